@@ -1,0 +1,91 @@
+# gradrun. `make run` trains a network on real images, `make test` proves the rest; `make help` lists all.
+
+# ---- settings -------------------------------------------------------------------------------------------
+CC      ?= cc
+OPT     ?= -O2 -g
+SAN     ?=#                       e.g. SAN="-fsanitize=address,undefined" B=build/asan
+B       ?= build#                 everything built is below it
+PREFIX  ?= /usr/local
+ARCH    := $(shell $(CC) -print-multiarch 2>/dev/null)
+BLISDIR ?= /usr/lib/$(ARCH)/blis-pthread
+BLISINC ?= /usr/include/$(ARCH)/blis-pthread
+LUAINC  ?= /usr/include/lua5.4
+LUALIB  ?= -llua5.4
+PACKAGES = gcc libc6-dev make liblua5.4-dev lua5.4 libblis-pthread-dev zlib1g-dev libjansson-dev libcmocka-dev \
+           lua-busted lua-check dataset-fashion-mnist
+
+WARN   = -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
+CFLAGS = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fPIC -fvisibility=hidden -fno-math-errno -pthread -Iruntime -I$B/gen $(SAN)
+# Kernels: plain C for the vectorizer. An op file is compiled once for each variant, and most of what it
+# holds is used in one of them only.
+KFLAGS = -fopenmp-simd -ffp-contract=fast -fno-trapping-math -Wno-unused-function -Wno-unused-const-variable
+generic_f32 =
+avx2_f32    = -mavx2 -mfma
+avx512_f32  = -mavx512f -mavx512vl -mavx512bw -mavx512dq -mfma -mprefer-vector-width=512
+generic_f64 = -DGRI_F64
+avx2_f64    = -DGRI_F64 $(avx2_f32)
+avx512_f64  = -DGRI_F64 $(avx512_f32)
+VARIANTS = generic_f32 avx2_f32 avx512_f32 generic_f64 avx2_f64 avx512_f64
+LIBS     = -L$(BLISDIR) -Wl,-rpath,$(BLISDIR) -lblis -lz -lm
+
+# ---- what there is --------------------------------------------------------------------------------------
+KERNELS := $(wildcard runtime/ops/*.c runtime/optims/*.c runtime/clips/*.c)
+CORE    := $(wildcard runtime/*.c runtime/layers/*.c runtime/io/*.c)
+BIND    := $(filter-out lua/main.c,$(wildcard lua/*.c))
+MODULES := $(wildcard lua/gradrun/*.lua)
+KOBJ    := $(foreach v,$(VARIANTS),$(KERNELS:runtime/%.c=$B/kernel/$v/%.o))
+COBJ    := $(CORE:runtime/%.c=$B/core/%.o) $B/gen/lists.o
+BOBJ    := $(BIND:lua/%.c=$B/lua/%.o) $B/gen/modules.o
+
+.PHONY: all run test deps help clean bench check-all layers install
+.DEFAULT_GOAL := all
+
+all: $B/gradrun $B/libgradrun.a $B/libgradrun.so $B/lua/gradrun/core.so ## build everything
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+clean: ## remove what was built
+	rm -rf build
+
+# ---- lists of what exists: names only, from the descriptors ---------------------------------------------
+LISTED := $(KERNELS) $(wildcard runtime/layers/*.c)
+$B/gen/oplist.h: $(LISTED) spec/lists.sh Makefile
+	@mkdir -p $(@D); sh spec/lists.sh header $(LISTED) > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@; touch $@
+$B/gen/lists.c: $B/gen/oplist.h
+	@sh spec/lists.sh tables $(LISTED) > $@
+$B/gen/modules.S: $(MODULES) Makefile
+	@mkdir -p $(@D); sh spec/lists.sh modules $(MODULES) > $@
+
+# ---- objects --------------------------------------------------------------------------------------------
+define variant
+$B/kernel/$1/%.o: runtime/%.c $B/gen/oplist.h
+	@mkdir -p $$(@D)
+	$(CC) $(CFLAGS) $(KFLAGS) $($1) -DGRI_VARIANT=$1 $(if $(filter generic_f32,$1),,-DGRI_NO_DESCRIPTOR) -MMD -c $$< -o $$@
+endef
+$(foreach v,$(VARIANTS),$(eval $(call variant,$v)))
+$B/core/blas.o: CFLAGS += -I$(BLISINC)
+$B/core/%.o: runtime/%.c $B/gen/oplist.h
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -MMD -c $< -o $@
+$B/lua/%.o: lua/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -I$(LUAINC) -MMD -c $< -o $@
+$B/gen/%.o: $B/gen/%.c
+	$(CC) $(CFLAGS) -c $< -o $@
+$B/gen/modules.o: $B/gen/modules.S
+	$(CC) -c $< -o $@
+-include $(KOBJ:.o=.d) $(COBJ:.o=.d) $(BOBJ:.o=.d)
+
+# ---- artefacts ------------------------------------------------------------------------------------------
+$B/libcore.a: $(COBJ) $(KOBJ)
+	@rm -f $@; ar rcs $@ $^
+$B/libgradrun.a: $(COBJ) $(KOBJ) $(BOBJ)
+	@rm -f $@; ar rcs $@ $^
+$B/libgradrun.so: $(COBJ) $(KOBJ) $(BOBJ)
+	$(CC) -shared -pthread $(SAN) -Wl,-soname,libgradrun.so.0 -o $@ $^ $(LIBS) $(LUALIB)
+$B/lua/gradrun/core.so: $(COBJ) $(KOBJ) $(BOBJ)
+	@mkdir -p $(@D)
+	$(CC) -shared -pthread $(SAN) -o $@ $^ $(LIBS)
+$B/gradrun: $B/lua/main.o $(COBJ) $(KOBJ) $(BOBJ)
+	$(CC) -pthread $(SAN) -Wl,-E -o $@ $^ $(LIBS) $(LUALIB)

@@ -1,0 +1,26 @@
+/* Matrix products: the only way to BLIS, cut into pieces for the context's own pool. */
+#ifndef GRI_BLAS_H
+#define GRI_BLAS_H
+
+#include "parallel.h"
+#include "shape.h"
+
+/* c[m,n] = beta * c + a[m,k] b[k,n]; element strides; beta is 0 or 1 (0 does not read c). c must not overlap
+ * a or b and its elements must be distinct. Bits depend on the shape and strides, not on the threads. */
+typedef struct gri_gemm {
+    gr_dtype dtype; /* GR_F32 or GR_F64 */
+    int64_t m, n, k;
+    const void *a, *b;
+    int64_t rsa, csa, rsb, csb;
+    void *c;
+    int64_t rsc, csc;
+    int beta;
+} gri_gemm;
+
+void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g);
+/* One product on the calling thread, for use inside a piece (convolution: one product per image). */
+void gri_gemm_piece(gri_isa isa, const gri_gemm *g);
+/* Many products of one shape; offsets[i] (in elements) are added to a, b, c. */
+void gri_gemm_batch(gr_ctx *ctx, const gri_gemm *g, int64_t count, const int64_t (*offsets)[3]);
+
+#endif

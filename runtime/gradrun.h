@@ -1,0 +1,412 @@
+/* gradrun.h: the C API, whole. A neural-network training runtime: tensors, gradients, layers, optimizers, hooks.
+ *
+ * Two ways in. A host that wants Lua scripts opens a runtime (gr_open, last section). A host that wants
+ * only the arithmetic opens a context (gr_ctx_new) and never touches Lua.
+ *
+ * Ownership, five sentences without exception. Parameters are borrowed. What comes back through an
+ * out-parameter is yours (+1). Functions ending in _peek return something borrowed. gr_retain and
+ * gr_release are the only transfers, and NULL is fine. A context and all its objects belong to one thread
+ * at a time; different contexts may run in different threads.
+ *
+ * Errors. Every fallible function returns gr_status; the text waits in the context (gr_errmsg) until the
+ * next gr_clear_error. A failed call leaves its out-parameters untouched and nothing half done. The
+ * library never prints, exits, installs signal handlers or longjmps across these functions.
+ *
+ * Counting. Dimensions and offsets count from 0 here (from 1 in scripts). The *contents* of index tensors
+ * and class targets count from gr_config.index_base, which is 1 unless the host says otherwise.
+ */
+#ifndef GRADRUN_H
+#define GRADRUN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define GR_API __attribute__((visibility("default")))
+#define GR_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#define GR_API
+#define GR_PRINTF(fmt, args)
+#endif
+
+#define GR_VERSION "0.1.0"
+#define GR_VERSION_NUMBER 100 /* major * 10000 + minor * 100 + patch */
+#define GR_MAX_RANK 8
+
+typedef enum gr_status {
+    GR_OK = 0,
+    GR_ERR_ARG,         /* an argument's value or kind */
+    GR_ERR_SHAPE,       /* shapes that do not fit */
+    GR_ERR_DTYPE,       /* element types that do not fit */
+    GR_ERR_INDEX,       /* a position outside a tensor, a class outside its range */
+    GR_ERR_STATE,       /* the object cannot do that now: freed graph, closed tensor, overwritten input */
+    GR_ERR_NONFINITE,   /* NaN or infinity where it was asked to be refused */
+    GR_ERR_MEMORY,      /* the allocator said no, or a limit was met */
+    GR_ERR_IO,          /* a file could not be read or written */
+    GR_ERR_FORMAT,      /* a file's content is not what its format demands */
+    GR_ERR_INTERRUPT,   /* gr_interrupt was called */
+    GR_ERR_SCRIPT       /* a script, or a hook written by the host, failed */
+} gr_status;
+
+typedef enum gr_dtype { GR_F32, GR_F64, GR_I64, GR_U8, GR_DTYPES } gr_dtype;
+
+typedef struct gr_ctx gr_ctx;       /* allocator, ledger, errors, random state, threads */
+typedef struct gr_tensor gr_tensor; /* a strided view of a storage; may require a gradient */
+typedef struct gr_layer gr_layer;   /* parameters and how they are composed */
+typedef struct gr_optim gr_optim;   /* parameter groups and their state */
+typedef struct gr_hook gr_hook;     /* one registration: the handle that removes it */
+typedef struct gr_op gr_op;         /* an operation's descriptor; constant, shared by all contexts */
+typedef struct gr_layer_kind gr_layer_kind;
+typedef struct gr_optim_kind gr_optim_kind;
+typedef struct gr_clip_kind gr_clip_kind;
+
+GR_API const char *gr_version(void);
+GR_API int gr_version_number(void);
+GR_API const char *gr_status_str(gr_status s);
+GR_API const char *gr_dtype_name(gr_dtype t); /* "f32", "f64", "i64", "u8" */
+GR_API size_t gr_dtype_size(gr_dtype t);      /* bytes per element */
+
+/* ---- context ------------------------------------------------------------------------------------------ */
+
+/* As Lua's allocator: nsize 0 frees; ptr NULL allocates; otherwise resizes; NULL on failure. */
+typedef void *(*gr_alloc_fn)(void *ud, void *ptr, size_t osize, size_t nsize);
+
+typedef struct gr_config {
+    size_t size;            /* sizeof(gr_config), set by gr_config_init: fields may be appended */
+    gr_alloc_fn alloc;      /* NULL: the C library's */
+    void *alloc_ud;
+    size_t soft_bytes;      /* floor of the soft limit that drives collection; 0: 64 MiB */
+    size_t hard_bytes;      /* live native bytes are refused above this; 0: no limit */
+    int threads;            /* 0: GRADRUN_THREADS, or as many as the process may use, at most 16 */
+    uint64_t seed;
+    int index_base;         /* what index tensors count from: 0 or 1 */
+    const char *isa;        /* "generic", "avx2", "avx512"; NULL: GRADRUN_ISA, or the best there is */
+} gr_config;
+
+typedef struct gr_memory {
+    size_t live;            /* bytes in use by tensors, nodes and objects */
+    size_t peak;            /* the most that ever was */
+    size_t cached;          /* bytes kept by the pool for the next step, not counted in live */
+    size_t soft, hard;      /* limits in force; hard 0: none */
+    uint64_t system_calls;  /* calls of the system allocator so far: constant over warm steps */
+    int64_t tensors, storages, nodes, layers, optims, hooks; /* live objects */
+} gr_memory;
+
+GR_API void gr_config_init(gr_config *cfg);
+/* Opens a context. Fails with GR_ERR_MEMORY, or GR_ERR_ARG for an unknown isa; *out is then NULL. */
+GR_API gr_status gr_ctx_new(const gr_config *cfg, gr_ctx **out);
+/* Closes the context. All its objects must have been released: what is still alive (a host's mistake) is
+ * counted in the return value, and the context then stays open. */
+GR_API int64_t gr_ctx_free(gr_ctx *ctx);
+/* The text of the first failure since the last gr_clear_error; "" if there was none. Borrowed. */
+GR_API const char *gr_errmsg(const gr_ctx *ctx);
+GR_API gr_status gr_errcode(const gr_ctx *ctx);
+GR_API void gr_clear_error(gr_ctx *ctx);
+/* Records a failure, for callbacks that return a status; the first one stays. Returns code. */
+GR_API gr_status gr_fail(gr_ctx *ctx, gr_status code, const char *fmt, ...) GR_PRINTF(3, 4);
+/* Puts "text: " in front of the recorded message: how op names and layer paths get there. Returns the code. */
+GR_API gr_status gr_fail_within(gr_ctx *ctx, const char *fmt, ...) GR_PRINTF(2, 3);
+
+GR_API void gr_memory_get(const gr_ctx *ctx, gr_memory *out);
+GR_API void gr_memory_trim(gr_ctx *ctx); /* gives the pool's cached bytes back to the system */
+/* What an owner of garbage-collected handles should do before the next allocation (design 6). */
+typedef enum gr_pressure { GR_PRESSURE_NONE, GR_PRESSURE_MINOR, GR_PRESSURE_FULL, GR_PRESSURE_HARD } gr_pressure;
+GR_API gr_pressure gr_memory_pressure(const gr_ctx *ctx);
+GR_API void gr_memory_collected(gr_ctx *ctx, bool full); /* tells the ledger a collection was done */
+
+GR_API int gr_threads(const gr_ctx *ctx);
+GR_API gr_status gr_set_threads(gr_ctx *ctx, int n); /* 1..64; results do not depend on it */
+GR_API const char *gr_isa(const gr_ctx *ctx);
+GR_API void gr_seed(gr_ctx *ctx, uint64_t seed);
+/* The generator's whole state: a seed and how many draws were made from it. */
+GR_API void gr_random_get(const gr_ctx *ctx, uint64_t *seed, uint64_t *counter);
+GR_API void gr_random_set(gr_ctx *ctx, uint64_t seed, uint64_t counter);
+/* Reserves the next draw: the seed and counter that the ops which draw (uniform, normal, dropout, …) take as
+ * attributes, so that running one again gives the same numbers. */
+GR_API void gr_random_next(gr_ctx *ctx, int64_t *seed, int64_t *counter);
+/* Stops the work under way at the next op, or inside a long one, with GR_ERR_INTERRUPT. Async-signal-safe
+ * and callable from any thread; stays set until gr_clear_interrupt. */
+GR_API void gr_interrupt(gr_ctx *ctx);
+GR_API void gr_clear_interrupt(gr_ctx *ctx);
+GR_API bool gr_interrupted(const gr_ctx *ctx);
+/* The training step under way, counted from 1: one more than the optimizer steps done. Hooks see it. */
+GR_API int64_t gr_step(const gr_ctx *ctx);
+GR_API void gr_set_step(gr_ctx *ctx, int64_t step);
+/* Recording of operations for backward. Returns what was in force. */
+GR_API bool gr_set_grad_enabled(gr_ctx *ctx, bool on);
+GR_API bool gr_grad_enabled(const gr_ctx *ctx);
+
+/* Any object of this library: tensor, layer, optim, hook. */
+GR_API void *gr_retain(void *object);
+GR_API void gr_release(void *object);
+GR_API gr_ctx *gr_ctx_peek(const void *object);
+
+/* ---- tensors ------------------------------------------------------------------------------------------ */
+
+/* A new contiguous tensor, zeroed. Fails with GR_ERR_SHAPE (negative or overflowing dims), GR_ERR_MEMORY. */
+GR_API gr_status gr_tensor_new(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, gr_tensor **out);
+/* As gr_tensor_new, the bytes undefined. */
+GR_API gr_status gr_tensor_empty(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, gr_tensor **out);
+/* A rank-0 tensor of one value. */
+GR_API gr_status gr_tensor_scalar(gr_ctx *ctx, gr_dtype t, double value, gr_tensor **out);
+/* Lends a host's buffer as a tensor without a copy. strides (in elements, >= 0) may be NULL: row-major.
+ * data must be aligned to the element and stay valid until release(ud, data) is called, once, when the
+ * last tensor that sees the buffer is gone; release may be NULL. On failure release is not called. */
+GR_API gr_status gr_tensor_borrow(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, const int64_t *strides,
+                                  void *data, void (*release)(void *ud, void *data), void *ud, gr_tensor **out);
+GR_API gr_dtype gr_tensor_dtype(const gr_tensor *t);
+GR_API int gr_tensor_rank(const gr_tensor *t);
+GR_API const int64_t *gr_tensor_dims_peek(const gr_tensor *t);    /* rank values */
+GR_API const int64_t *gr_tensor_strides_peek(const gr_tensor *t); /* rank values, in elements */
+GR_API int64_t gr_tensor_numel(const gr_tensor *t);
+GR_API bool gr_tensor_contiguous(const gr_tensor *t);
+/* The address of element (0,...,0): valid while the tensor lives. Writing through it is an in-place edit:
+ * call gr_tensor_touch so that a backward that needs the old values refuses instead of lying. */
+GR_API void *gr_tensor_data_peek(const gr_tensor *t);
+GR_API void gr_tensor_touch(gr_tensor *t);
+GR_API uint64_t gr_tensor_version(const gr_tensor *t);
+/* The only element of a one-element tensor, as a double. */
+GR_API gr_status gr_tensor_item(const gr_tensor *t, double *out);
+/* One element by its coordinates (rank values, from 0). */
+GR_API gr_status gr_tensor_get(const gr_tensor *t, const int64_t *at, double *out);
+GR_API gr_status gr_tensor_set(gr_tensor *t, const int64_t *at, double value);
+/* Copies src into dst, broadcasting and converting; an in-place edit of dst. */
+GR_API gr_status gr_tensor_copy(gr_tensor *dst, const gr_tensor *src);
+GR_API gr_status gr_tensor_fill(gr_tensor *dst, double value);
+
+/* ---- gradients ---------------------------------------------------------------------------------------- */
+
+GR_API bool gr_tensor_requires_grad(const gr_tensor *t);
+/* Makes a floating leaf require a gradient, or not. */
+GR_API gr_status gr_tensor_set_requires_grad(gr_tensor *t, bool on);
+GR_API bool gr_tensor_is_leaf(const gr_tensor *t);
+/* The accumulated gradient of a leaf (or of a tensor that retains it); NULL if there is none. Borrowed. */
+GR_API gr_tensor *gr_tensor_grad_peek(const gr_tensor *t);
+GR_API gr_status gr_tensor_set_grad(gr_tensor *t, gr_tensor *grad); /* NULL drops it */
+GR_API gr_status gr_tensor_retain_grad(gr_tensor *t);
+/* The same data without its history. */
+GR_API gr_status gr_tensor_detach(const gr_tensor *t, gr_tensor **out);
+/* What error messages and hooks call this tensor: "net.1.weight". Copied. */
+GR_API gr_status gr_tensor_set_name(gr_tensor *t, const char *name);
+GR_API const char *gr_tensor_name_peek(const gr_tensor *t); /* NULL if it has none */
+
+typedef struct gr_backward_options {
+    gr_tensor *seed;      /* gradient of the root; NULL: 1, and the root must have one element */
+    bool retain_graph;    /* keep what backward needs, to run it again */
+    bool create_graph;    /* record the gradient's own computation (implies retain_graph) */
+    bool allow_unused;    /* gr_grad: NULL for an input the outputs do not depend on, instead of an error */
+} gr_backward_options;
+
+/* Adds d root / d leaf to the gradient of every leaf root depends on. opt may be NULL. On failure no
+ * gradient of a leaf is half written: leaves keep what they had before. */
+GR_API gr_status gr_backward(gr_tensor *root, const gr_backward_options *opt);
+/* out[i] = sum over outputs of d outputs / d inputs[i], leaving every .grad alone. seeds may be NULL, or
+ * hold NULLs (ones). out[i] may be NULL only with allow_unused. */
+GR_API gr_status gr_grad(int n_outputs, gr_tensor *const *outputs, gr_tensor *const *seeds, int n_inputs,
+                         gr_tensor *const *inputs, const gr_backward_options *opt, gr_tensor **out);
+/* Checks every result, forward and backward, and fails naming the first op that made a NaN or infinity
+ * out of finite inputs. Slow; returns what was in force. */
+GR_API bool gr_set_anomaly(gr_ctx *ctx, bool on);
+
+/* ---- descriptors: what exists, as data ------------------------------------------------------------------ */
+
+typedef struct gr_dims { int32_t n; int64_t v[GR_MAX_RANK]; } gr_dims;
+
+typedef enum gr_attr_kind {
+    GR_ATTR_REAL,   /* double */
+    GR_ATTR_INT,    /* int64_t */
+    GR_ATTR_BOOL,   /* bool */
+    GR_ATTR_DIM,    /* int64_t: a dimension; negative counts from the end; scripts count from 1 */
+    GR_ATTR_POS,    /* int64_t: a position along a dimension; scripts count from 1 */
+    GR_ATTR_DIMS,   /* gr_dims: a set of dimensions; n = -1 when none was given */
+    GR_ATTR_SHAPE,  /* gr_dims: sizes */
+    GR_ATTR_PAIR,   /* int64_t[2]: one number stands for both */
+    GR_ATTR_DTYPE,  /* int64_t: a gr_dtype */
+    GR_ATTR_WORD    /* int64_t: position of a word among `words` */
+} gr_attr_kind;
+
+typedef struct gr_attr {
+    const char *name;
+    gr_attr_kind kind;
+    uint16_t offset;        /* in the attribute struct */
+    bool required;
+    double value;           /* default; of every element for pairs */
+    double min, max;        /* allowed range, inclusive; both 0: any */
+    const char *words;      /* GR_ATTR_WORD: "none mean sum" */
+} gr_attr;
+
+/* One line of proof about an op; the specs run every case in every way design 8 names. */
+typedef struct gr_case {
+    const char *in;         /* shapes, one group per input: "3,4 4"; "()" a scalar, "-" an absent input */
+    const char *attrs;      /* trailing options as a script gives them: "dim=2, keepdim=true"; may be NULL */
+    double lo, hi;          /* inputs are drawn from [lo, hi]; both 0: [-1, 1] */
+    const char *give, *want;/* hand values as Lua table constructors, one per input/output: "{1,2}, 3" */
+    double tol;             /* relative tolerance of hand values in f32; 0: 1e-6 */
+    double kink;            /* with has_kink: inputs stay 0.05 away from this value */
+    bool has_kink, no_grad; /* no_grad: not differentiable, or not compared with finite differences */
+} gr_case;
+
+typedef struct gr_info {    /* common head of every descriptor */
+    const char *name;
+    const char *doc;        /* one line, then details; script terms */
+    const char *inputs;     /* ops: "x weight bias?"; '?' optional, '*' any number */
+    const gr_attr *attrs;   /* ended by a NULL name; NULL: none */
+    uint16_t attr_size;     /* of the attribute struct */
+    bool hidden;            /* helper of a backward rule: not offered to scripts as a method */
+    const gr_case *cases;   /* ended by a NULL in; NULL: none */
+} gr_info;
+
+GR_API int gr_op_count(void);
+GR_API const gr_op *gr_op_at(int i);
+GR_API const gr_op *gr_op_find(const char *name); /* NULL if there is none */
+GR_API const gr_info *gr_op_info(const gr_op *op);
+GR_API int gr_op_outputs(const gr_op *op);
+GR_API bool gr_op_differentiable(const gr_op *op);
+GR_API bool gr_op_elementwise(const gr_op *op); /* has an in-place form: out shape and dtype as the first input */
+/* Fills an attribute struct with the schema's defaults. */
+GR_API void gr_attrs_default(const gr_info *info, void *attrs);
+
+/* Runs an op: out[0..gr_op_outputs) are new tensors, recorded for backward where an input requires it.
+ * Optional inputs may be NULL. attrs NULL: defaults. */
+GR_API gr_status gr_apply(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs,
+                          gr_tensor **out);
+/* The same into an existing tensor (an in-place edit of dst, which may be an input); not differentiable:
+ * refused when dst requires a gradient and recording is on. One-output ops only. */
+GR_API gr_status gr_apply_into(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs,
+                               gr_tensor *dst);
+
+/* ---- ops written by the host ---------------------------------------------------------------------------- */
+
+/* backward: from dy[n_out] (NULL: no gradient reached that output) makes dx[n_in], +1 each or NULL for none. */
+typedef gr_status (*gr_backward_fn)(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in, gr_tensor **dx);
+/* Gives outputs made by the host, without history, a node with that rule. The outputs come back as new
+ * tensors in out[]. drop(ud) is called once when the node dies (also when this fails). */
+GR_API gr_status gr_record(gr_ctx *ctx, const char *name, int n_in, gr_tensor *const *in, int n_out,
+                           gr_tensor *const *values, gr_backward_fn backward, void (*drop)(void *ud), void *ud,
+                           gr_tensor **out);
+
+/* ---- hooks ---------------------------------------------------------------------------------------------- */
+
+typedef enum gr_hook_kind {
+    GR_HOOK_GRAD,            /* tensor: its gradient is complete; may be replaced */
+    GR_HOOK_POST_ACCUMULATE, /* leaf: .grad has just been added to */
+    GR_HOOK_FORWARD_PRE,     /* layer: before forward; inputs may be replaced */
+    GR_HOOK_FORWARD,         /* layer: after forward; the output may be replaced */
+    GR_HOOK_BACKWARD_PRE,    /* layer: gradient of the output is complete; may be replaced */
+    GR_HOOK_BACKWARD,        /* layer: gradients of the inputs are complete; may be replaced */
+    GR_HOOK_STEP_PRE,        /* optimizer: before step */
+    GR_HOOK_STEP,            /* optimizer: after step */
+    GR_HOOK_KINDS
+} gr_hook_kind;
+
+typedef struct gr_event {
+    gr_hook_kind kind;
+    gr_ctx *ctx;
+    gr_hook *hook;          /* this registration: may be removed while it runs */
+    int64_t step;
+    const char *name;       /* tensor name or layer path; "" if it has none */
+    gr_tensor *param;       /* tensor hooks: whose gradient it is, without history; else NULL */
+    gr_layer *layer;
+    gr_optim *optim;
+    int n_in, n_out;
+    gr_tensor **in;         /* forward: inputs; backward: gradients of the inputs (NULL: none) */
+    gr_tensor **out;        /* forward: outputs; gradient hooks and backward: gradients of the outputs */
+    gr_tensor *replace;     /* set to a new reference to replace out[0] (GRAD, FORWARD, BACKWARD_PRE) or
+                               in[0] (FORWARD_PRE, BACKWARD) */
+} gr_event;
+
+typedef gr_status (*gr_hook_fn)(void *ud, gr_event *e);
+
+/* Registers fn on a tensor, layer, optim, or (owner = the gr_ctx) on all of a kind. name may be NULL; the
+ * same name on the same owner and kind replaces. drop(ud) is called once, when the registration ends: by
+ * gr_hook_remove, by replacement, with its owner, or when this function fails. out may be NULL. */
+GR_API gr_status gr_hook_add(gr_ctx *ctx, void *owner, gr_hook_kind kind, const char *name, gr_hook_fn fn,
+                             void (*drop)(void *ud), void *ud, gr_hook **out);
+GR_API void gr_hook_remove(gr_hook *h); /* idempotent; also from inside the hook; the handle stays yours */
+GR_API bool gr_hook_active(const gr_hook *h);
+
+/* ---- layers --------------------------------------------------------------------------------------------- */
+
+GR_API int gr_layer_kind_count(void);
+GR_API const gr_layer_kind *gr_layer_kind_at(int i);
+GR_API const gr_layer_kind *gr_layer_kind_find(const char *name);
+GR_API const gr_info *gr_layer_kind_info(const gr_layer_kind *k);
+
+/* Makes a layer from its kind's attribute struct. */
+GR_API gr_status gr_layer_new(gr_ctx *ctx, const gr_layer_kind *kind, const void *attrs, gr_layer **out);
+/* A layer whose forward the host computes (n_in inputs to one output, +1). describe may be NULL. drop is
+ * called once when the layer dies, or when this fails. */
+typedef gr_status (*gr_forward_fn)(void *ud, gr_layer *self, int n_in, gr_tensor *const *in, gr_tensor **out);
+GR_API gr_status gr_layer_custom(gr_ctx *ctx, const char *name, gr_forward_fn forward, void (*drop)(void *ud),
+                                 void *ud, gr_layer **out);
+GR_API gr_status gr_layer_add_child(gr_layer *l, const char *name, gr_layer *child); /* refuses cycles */
+GR_API gr_status gr_layer_add_param(gr_layer *l, const char *name, gr_tensor *param);
+GR_API gr_status gr_layer_add_buffer(gr_layer *l, const char *name, gr_tensor *buffer);
+GR_API gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out);
+GR_API gr_status gr_layer_train(gr_layer *l, bool on); /* this layer and all below */
+GR_API bool gr_layer_training(const gr_layer *l);
+GR_API const char *gr_layer_type_peek(const gr_layer *l);  /* "Linear" */
+GR_API const char *gr_layer_path_peek(const gr_layer *l);  /* "net.2.fc1"; "" at the root */
+/* "784→256, no bias": what tells this layer from its neighbours. Returns the length needed, as snprintf. */
+GR_API int gr_layer_describe(const gr_layer *l, char *buf, size_t size);
+GR_API int gr_layer_children(const gr_layer *l);
+GR_API gr_layer *gr_layer_child_peek(const gr_layer *l, int i, const char **name);
+GR_API int gr_layer_params(const gr_layer *l);             /* its own, not its children's */
+GR_API gr_tensor *gr_layer_param_peek(const gr_layer *l, int i, const char **name);
+GR_API int gr_layer_buffers(const gr_layer *l);
+GR_API gr_tensor *gr_layer_buffer_peek(const gr_layer *l, int i, const char **name);
+
+/* ---- optimizers and clips --------------------------------------------------------------------------------- */
+
+GR_API int gr_optim_kind_count(void);
+GR_API const gr_optim_kind *gr_optim_kind_at(int i);
+GR_API const gr_optim_kind *gr_optim_kind_find(const char *name);
+GR_API const gr_info *gr_optim_kind_info(const gr_optim_kind *k); /* attrs: the hyper-parameters */
+
+GR_API gr_status gr_optim_new(gr_ctx *ctx, const gr_optim_kind *kind, gr_optim **out);
+/* Adds a group of leaves with its hyper-parameters; a parameter may be in one group only. */
+GR_API gr_status gr_optim_add_group(gr_optim *o, int n, gr_tensor *const *params, const void *attrs);
+GR_API int gr_optim_groups(const gr_optim *o);
+/* The group's hyper-parameters, to read or change: a struct as the kind's schema says. Borrowed. */
+GR_API void *gr_optim_attrs_peek(gr_optim *o, int group);
+GR_API int gr_optim_params(const gr_optim *o, int group);
+GR_API gr_tensor *gr_optim_param_peek(const gr_optim *o, int group, int i);
+/* One update of every parameter that has a gradient. Checks everything first: on failure nothing moved. */
+GR_API gr_status gr_optim_step(gr_optim *o);
+GR_API gr_status gr_optim_zero_grad(gr_optim *o); /* drops the gradients */
+/* State tensors of a parameter (momentum, second moments), by position; NULL before the first step. */
+GR_API gr_tensor *gr_optim_state_peek(const gr_optim *o, gr_tensor *param, int i, const char **name);
+GR_API int64_t gr_optim_steps(const gr_optim *o);
+
+GR_API int gr_clip_kind_count(void);
+GR_API const gr_clip_kind *gr_clip_kind_at(int i);
+GR_API const gr_clip_kind *gr_clip_kind_find(const char *name);
+GR_API const gr_info *gr_clip_kind_info(const gr_clip_kind *k);
+typedef struct gr_clip_report {
+    double norm;            /* before; p-norm over all gradients, each tensor counted once */
+    double norm_after;
+    int clipped;            /* tensors that were changed */
+    int tensors;            /* gradients seen */
+} gr_clip_report;
+/* Transforms the gradients of params in place (leaves without a gradient are passed over). Non-finite
+ * gradients: GR_ERR_NONFINITE naming the tensors, nothing changed. report may be NULL. */
+GR_API gr_status gr_clip(gr_ctx *ctx, const gr_clip_kind *kind, int n, gr_tensor *const *params, const void *attrs,
+                         gr_clip_report *report);
+
+/* ---- files ------------------------------------------------------------------------------------------------ */
+
+/* Reads an IDX file, gzipped or not, into a new tensor: u8 stays u8; other element types become i64, f32 or
+ * f64. GR_ERR_IO if it cannot be read, GR_ERR_FORMAT (path, what was found, what was expected) otherwise. */
+GR_API gr_status gr_idx_read(gr_ctx *ctx, const char *path, gr_tensor **out);
+/* Reads numbers separated by commas, semicolons or blanks, gzipped or not, as an f32 matrix. */
+GR_API gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

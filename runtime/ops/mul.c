@@ -1,0 +1,38 @@
+/* y = a b, element by element, broadcasting.
+ *
+ * dy/da = b, dy/db = a: both inputs are kept. */
+#include "iter.h"
+#include "vmath.h"
+
+static void mul_loop(int64_t n, void *const *p, const void *attrs) {
+    real *y = p[0];
+    const real *a = p[1], *b = p[2];
+    (void)attrs;
+#pragma omp simd
+    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = a[i] * b[i];
+}
+
+static gr_status mul_forward(gri_call *c) { return gri_map(c, mul_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+GR_KERNEL(mul);
+
+static gr_status mul_backward(gri_grad *g) {
+    GR_TRY(GRI_EMIT(g, 0, mul, g->dy[0], g->in[1]));
+    return GRI_EMIT(g, 1, mul, g->dy[0], g->in[0]);
+}
+
+static const gr_case mul_cases[] = {
+    {.in = "2,2 2,2", .give = "{{1,2},{3,4}}, {{10,20},{30,40}}", .want = "{{10,40},{90,160}}"},
+    {.in = "2,3,4 4"},
+    {.in = "3,1 1,5"},
+    {.in = "4 ()"},
+    {0}};
+
+GR_OP(mul) = {
+    .info = {.name = "mul", .inputs = "a b", .cases = mul_cases,
+             .doc = "a * b, element by element, broadcasting. Also written a * b."},
+    .elementwise = true,
+    .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
+    .shape = gri_shape_broadcast,
+    .forward = mul_kernels,
+    .backward = mul_backward,
+};

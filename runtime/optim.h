@@ -1,0 +1,35 @@
+/* Optimizers: one fused update over (parameter, gradient, state). */
+#ifndef GRI_OPTIM_H
+#define GRI_OPTIM_H
+
+#include "hook.h"
+#include "op.h"
+
+#define GRI_OPTIM_STATES 3  /* most state tensors a parameter may have */
+#define GRI_OPTIM_COEFFS 12
+
+/* One run of n contiguous elements of one parameter. All of the parameter's dtype; state[i] in order of
+ * state_names; c: the step's coefficients. Runs are any length; elements are independent. */
+typedef void (*gri_optim_kernel)(int64_t n, void *param, const void *grad, void *const *state, const double *c);
+
+/* optims/NAME.c: header comment (the update as formulas, paper, defaults); NAME_attrs; NAME_prepare;
+ * NAME_forward (the kernel); GR_OPTIM_KERNEL(NAME); GR_OPTIM(NAME) = {…}. */
+struct gr_optim_kind {
+    gr_info info;                  /* attrs: the hyper-parameters, GR_ATTR_REAL or GR_ATTR_BOOL */
+    const char *const *state_names;/* ended by NULL */
+    /* Checks the hyper-parameters of step t (from 1) and computes the coefficients the kernel wants; double
+     * arithmetic, once per group. */
+    gr_status (*prepare)(gr_ctx *ctx, const void *attrs, int64_t t, double *c);
+    const gri_optim_kernel *const *forward; /* from GR_OPTIM_KERNEL */
+};
+#ifdef GRI_NO_DESCRIPTOR
+#define GR_OPTIM(name) static const gr_optim_kind __attribute__((unused)) gri_optim_unused_##name
+#else
+#define GR_OPTIM(name) const gr_optim_kind gri_optim_##name
+#endif
+#define GR_OPTIM_KERNEL(name) GRI_EXPORT(gri_optim_kernel, name) extern const gr_optim_kind gri_optim_##name
+
+void gri_optim_free(gr_optim *o);
+gri_hooks **gri_optim_hooks(gr_optim *o);
+
+#endif

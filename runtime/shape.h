@@ -1,0 +1,34 @@
+/* Shapes: counting, broadcasting, strides, and their text in error messages. */
+#ifndef GRI_SHAPE_H
+#define GRI_SHAPE_H
+
+#include "ctx.h"
+
+/* What an output will be: filled by an op's shape rule. */
+typedef struct gri_spec {
+    gr_dtype dtype;
+    int rank;
+    int64_t dims[GR_MAX_RANK];
+} gri_spec;
+
+/* Product of the dims; fails (GR_ERR_SHAPE) on rank > 8, a negative dim, or more than 2^62 bytes. */
+gr_status gri_numel(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, int64_t *out);
+static inline int64_t gri_product(int rank, const int64_t *dims) {
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++) n *= dims[i];
+    return n;
+}
+bool gri_same_dims(int ra, const int64_t *a, int rb, const int64_t *b);
+/* NumPy's rule: *dims (rank *rank) becomes the broadcast of itself and b; false if they do not fit. */
+bool gri_broadcast(int *rank, int64_t *dims, int rb, const int64_t *b);
+void gri_row_major(int rank, const int64_t *dims, int64_t *strides);
+/* Turns -rank..rank-1 into 0..rank-1, or fails with GR_ERR_INDEX naming the op's argument. Messages count
+ * dimensions as scripts do when the context's index_base is 1. */
+gr_status gri_dim(gr_ctx *ctx, int64_t dim, int rank, int *out);
+/* The set of dims (n = -1: all of them) as a bit mask; a repeated dim is refused. */
+gr_status gri_dim_mask(gr_ctx *ctx, const gr_dims *dims, int rank, uint32_t *mask);
+
+/* "[64,784]" in one of a few rotating buffers of the calling thread: for error messages only. */
+const char *gri_dims_text(int rank, const int64_t *dims);
+
+#endif

@@ -1,0 +1,237 @@
+#include "tape.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- nodes ---------------------------------------------------------------------------------------------- */
+
+static gri_node *tape_node_new(gr_ctx *ctx, int n_in, int n_out, bool keeps, size_t attr_size) {
+    size_t slots = sizeof(gri_node), edges = slots + (size_t)n_out * sizeof(gri_slot);
+    size_t kept = edges + (size_t)n_in * sizeof(gri_edge);
+    size_t attrs = kept + (keeps ? (size_t)(n_in + n_out) * sizeof(gri_kept) : 0), size = attrs + attr_size;
+    gri_node *n = gri_new(ctx, size);
+    if (!n) return NULL;
+    memset(n, 0, attrs);
+    n->head = (gri_object){ctx, 1, GRI_NODE};
+    n->sequence = ctx->sequence++;
+    n->n_in = (uint16_t)n_in;
+    n->n_out = (uint16_t)n_out;
+    n->size = (uint32_t)size;
+    n->slots = (gri_slot *)((char *)n + slots);
+    n->edges = (gri_edge *)((char *)n + edges);
+    if (keeps) n->kept = (gri_kept *)((char *)n + kept);
+    if (attr_size) n->attrs = (char *)n + attrs;
+    ctx->objects[GRI_NODE]++;
+    return n;
+}
+
+void gri_node_free_kept(gri_node *n) {
+    n->freed = true;
+    if (n->kept) {
+        for (int i = 0; i < n->n_in + n->n_out; i++) {
+            gr_tensor *t = n->kept[i].tensor;
+            n->kept[i].tensor = NULL;
+            gr_release(t);
+        }
+    }
+    if (n->host_drop) {
+        void (*drop)(void *) = n->host_drop;
+        n->host_drop = NULL;
+        drop(n->host_ud);
+    }
+}
+
+static void tape_node_free(gri_node *n) {
+    gr_ctx *ctx = n->head.ctx;
+    gri_hooks_free(ctx, &n->hooks);
+    gri_node_free_kept(n);
+    for (int i = 0; i < n->n_in; i++) gri_node_release(n->edges[i].node);
+    for (int i = 0; i < n->n_out; i++) {
+        gr_release(n->slots[i].grad);
+        gr_release(n->slots[i].retained);
+    }
+    gr_release(n->layer);
+    gr_release(n->data);
+    gr_release(n->grad);
+    gri_strfree(ctx, n->name);
+    ctx->objects[GRI_NODE]--;
+    gri_delete(ctx, n, n->size);
+}
+
+void gri_node_release(gri_node *n) {
+    if (!n || --n->head.refs) return;
+    gr_ctx *ctx = n->head.ctx;
+    n->next = ctx->dying;
+    ctx->dying = n;
+    if (ctx->releasing) return;
+    ctx->releasing = true;
+    while ((n = ctx->dying)) {
+        ctx->dying = n->next;
+        tape_node_free(n);
+    }
+    ctx->releasing = false;
+}
+
+const char *gri_node_text(const gri_node *n) {
+    static _Thread_local char ring[2][256];
+    static _Thread_local unsigned turn;
+    char *s = ring[turn++ % 2];
+    const char *path = n->layer ? gr_layer_path_peek(n->layer) : "";
+    const char *what = n->op ? n->op->info.name : n->name ? n->name : "a leaf without a name";
+    snprintf(s, sizeof ring[0], *path ? "%s in %s" : "%s", what, path);
+    return s;
+}
+
+/* ---- recording ------------------------------------------------------------------------------------------ */
+
+bool gri_recording(const gr_ctx *ctx, int n_in, gr_tensor *const *in) {
+    if (!ctx->grad_enabled) return false;
+    for (int i = 0; i < n_in; i++)
+        if (in[i] && in[i]->node) return true;
+    return false;
+}
+
+static void tape_link(gri_node *n, int n_in, gr_tensor *const *in, int n_out, gr_tensor *const *out) {
+    for (int i = 0; i < n_in; i++)
+        if (in[i] && in[i]->node) n->edges[i] = (gri_edge){gri_node_retain(in[i]->node), in[i]->out_index};
+    n->layer = gr_retain(n->head.ctx->layer);
+    for (int i = 0; i < n_out; i++) {
+        n->slots[i].spec = gri_spec_of(out[i]);
+        if (!gri_is_float(out[i])) continue;
+        gri_node_release(out[i]->node);
+        out[i]->node = gri_node_retain(n);
+        out[i]->out_index = (uint16_t)i;
+    }
+    gri_node_release(n); /* from here the outputs own it */
+}
+
+gr_status gri_record(gri_call *c) {
+    const gr_op *op = c->op;
+    gri_node *n = tape_node_new(c->ctx, c->n_in, c->n_out, op->keeps != 0, op->info.attr_size);
+    if (!n) return GR_ERR_MEMORY;
+    n->op = op;
+    if (op->info.attr_size) memcpy(n->attrs, c->attrs, op->info.attr_size);
+    for (int i = 0; op->keeps && i < c->n_in; i++) {
+        gr_tensor *t = c->in[i];
+        bool keep = op->keeps >> (i < 15 ? i : 15) & 1;
+        if (t && keep) n->kept[i] = (gri_kept){gr_retain(t), t->storage->version};
+    }
+    for (int i = 0; i < c->n_out; i++) {
+        if (!(op->keeps & GRI_KEEP_OUT(i))) continue;
+        gri_kept *k = &n->kept[c->n_in + i];
+        if (gri_tensor_alias(c->out[i], &k->tensor) != GR_OK) {
+            gri_node_release(n);
+            return GR_ERR_MEMORY;
+        }
+        k->version = k->tensor->storage->version;
+    }
+    tape_link(n, c->n_in, c->in, c->n_out, c->out);
+    return GR_OK;
+}
+
+gr_status gr_record(gr_ctx *ctx, const char *name, int n_in, gr_tensor *const *in, int n_out, gr_tensor *const *values,
+                    gr_backward_fn backward, void (*drop)(void *ud), void *ud, gr_tensor **out) {
+    gr_tensor *made[GRI_MAX_OUT] = {0};
+    gri_node *n = NULL;
+    gr_status s = GR_OK;
+    if (n_out < 1 || n_out > GRI_MAX_OUT)
+        s = gr_fail(ctx, GR_ERR_ARG, "%s: %d outputs, expected 1 to %d", name, n_out, GRI_MAX_OUT);
+    for (int i = 0; s == GR_OK && i < n_out; i++) s = gri_tensor_alias(values[i], &made[i]);
+    if (s == GR_OK && gri_recording(ctx, n_in, in)) {
+        n = tape_node_new(ctx, n_in, n_out, false, 0);
+        s = n ? GR_OK : GR_ERR_MEMORY;
+        if (n && !(n->name = gri_strdup(ctx, name))) s = GR_ERR_MEMORY;
+    }
+    if (s != GR_OK || !n) {
+        if (drop) drop(ud);
+    } else {
+        n->host_backward = backward;
+        n->host_drop = drop;
+        n->host_ud = ud;
+        tape_link(n, n_in, in, n_out, made);
+        n = NULL;
+    }
+    gri_node_release(n);
+    for (int i = 0; i < n_out && i < GRI_MAX_OUT; i++) {
+        if (s == GR_OK) out[i] = made[i];
+        else gr_release(made[i]);
+    }
+    return s;
+}
+
+/* ---- gradient state of tensors -------------------------------------------------------------------------- */
+
+bool gr_tensor_requires_grad(const gr_tensor *t) { return t->node != NULL; }
+bool gr_tensor_is_leaf(const gr_tensor *t) { return !t->node || gri_is_leaf_node(t->node); }
+
+gr_status gr_tensor_set_requires_grad(gr_tensor *t, bool on) {
+    gr_ctx *ctx = t->head.ctx;
+    if (on && t->node) return GR_OK;
+    if (!on && !gr_tensor_is_leaf(t))
+        return gr_fail(ctx, GR_ERR_STATE, "requires_grad cannot be switched off: the tensor is the result of %s; use detach",
+                       gri_node_text(t->node));
+    if (!on) {
+        gri_node_release(t->node);
+        t->node = NULL;
+        return GR_OK;
+    }
+    if (!gri_is_float(t))
+        return gr_fail(ctx, GR_ERR_DTYPE, "%s cannot require a gradient: only f32 and f64 can", gri_tensor_text(t));
+    gri_node *n = tape_node_new(ctx, 0, 1, false, 0);
+    if (!n) return GR_ERR_MEMORY;
+    n->slots[0].spec = gri_spec_of(t);
+    if (gri_tensor_alias(t, &n->data) != GR_OK) {
+        gri_node_release(n);
+        return GR_ERR_MEMORY;
+    }
+    t->node = n;
+    t->out_index = 0;
+    return GR_OK;
+}
+
+gr_tensor *gr_tensor_grad_peek(const gr_tensor *t) {
+    if (!t->node) return NULL;
+    return gri_is_leaf_node(t->node) ? t->node->grad : t->node->slots[t->out_index].retained;
+}
+
+gr_status gr_tensor_set_grad(gr_tensor *t, gr_tensor *grad) {
+    gr_ctx *ctx = t->head.ctx;
+    if (!t->node || !gri_is_leaf_node(t->node)) {
+        if (!grad) return GR_OK;
+        return gr_fail(ctx, GR_ERR_STATE, "only a leaf that requires a gradient can be given one");
+    }
+    if (grad && (grad->dtype != t->dtype || !gri_same_dims(grad->rank, grad->dims, t->rank, t->dims)))
+        return gr_fail(ctx, GR_ERR_SHAPE, "a gradient of %s for a tensor of %s", gri_tensor_text(grad), gri_tensor_text(t));
+    gr_tensor *old = t->node->grad;
+    t->node->grad = gr_retain(grad);
+    gr_release(old);
+    return GR_OK;
+}
+
+gr_status gr_tensor_retain_grad(gr_tensor *t) {
+    if (!t->node) return gr_fail(t->head.ctx, GR_ERR_STATE, "retain_grad needs a tensor that requires a gradient");
+    t->node->slots[t->out_index].retain = true;
+    return GR_OK;
+}
+
+gr_status gr_tensor_detach(const gr_tensor *t, gr_tensor **out) { return gri_tensor_alias(t, out); }
+
+gr_status gr_tensor_set_name(gr_tensor *t, const char *name) {
+    gr_ctx *ctx = t->head.ctx;
+    if (!t->node || !gri_is_leaf_node(t->node))
+        return gr_fail(ctx, GR_ERR_STATE, "only a leaf that requires a gradient has a name");
+    char *copy = gri_strdup(ctx, name);
+    if (!copy) return GR_ERR_MEMORY;
+    gri_strfree(ctx, t->node->name);
+    t->node->name = copy;
+    return GR_OK;
+}
+
+const char *gr_tensor_name_peek(const gr_tensor *t) { return t->node && gri_is_leaf_node(t->node) ? t->node->name : NULL; }
+
+gr_status gri_may_edit(const gr_tensor *t, const char *what) {
+    gr_ctx *ctx = t->head.ctx;
+    if (!ctx->grad_enabled || !t->node) return GR_OK;
+    return gr_fail(ctx, GR_ERR_STATE, "%s edits %s (%s) in place while gradients are recorded; wrap it in gr.no_grad, or make a new tensor",
+                   what, gri_tensor_text(t), gri_node_text(t->node));
+}
