@@ -49,7 +49,8 @@ static inline void gri_philox16(uint64_t seed, uint64_t counter, uint64_t lane, 
     }
 }
 
-/* Uniform in [0, 1): 24 bits of a word, 53 bits of two. Exact, the same with and without fused multiply-add. */
+/* Uniform in [0, 1): the upper 24 bits of a word; the upper 27 of one and 26 of another. Exact, so the same
+ * with and without fused multiply-add. */
 static inline float gri_unit_f32(uint32_t x) { return (float)(int32_t)(x >> 8) * 0x1p-24f; }
 static inline double gri_unit_f64(uint32_t high, uint32_t low) {
     return (double)(int32_t)(high >> 5) * 0x1p-27 + (double)(int32_t)(low >> 6) * 0x1p-53;

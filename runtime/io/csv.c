@@ -1,0 +1,218 @@
+/* Numbers as text: one row a line, fields between commas, semicolons or blanks.
+ *
+ *   file      = [header] { row | empty line }   a header's first field that is not empty is not a number
+ *   row       = field { separator field } end   every row has as many fields as the first
+ *   separator = "," or ";" with blanks around it, or blanks (spaces, tabs) alone
+ *   end       = LF, CR LF, or the end of the file
+ *   field     = a decimal number, "nan", "inf" or "infinity", with or without a sign; the same in any locale
+ *
+ * The text is read once, piece by piece: neither its lines nor the file need fit in memory, only the numbers. */
+#include <locale.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "io/stream.h"
+#include "tensor.h"
+
+#define CSV_PIECE (16 * 1024)
+#define CSV_FIELD 400      /* characters: a double written out in full has some 330 */
+#define CSV_SHOWN 40       /* characters of a bad field in a message */
+#define CSV_START (64 * 1024) /* bytes of values at first */
+
+typedef struct csv_reader {
+    gr_ctx *ctx;
+    gri_stream s;
+    locale_t c_locale;
+    char field[CSV_FIELD + 1];
+    int length;          /* of the field under way; CSV_FIELD + 1: longer than that */
+    bool separated;      /* a comma or semicolon came last: a field must follow */
+    bool started;        /* past the place where a header may be */
+    bool gap;            /* the line that may be a header starts with an empty field */
+    bool skipping;       /* inside the header */
+    int64_t line;        /* from 1 */
+    int64_t column;      /* fields of this line so far */
+    int64_t rows, columns, first_line; /* columns and the line they were counted in: of the first row */
+    float *values;
+    int64_t count;
+    size_t capacity;     /* bytes of values */
+} csv_reader;
+
+/* ---- numbers --------------------------------------------------------------------------------------------- */
+
+/* Up to seven digits with a point among them: digits and power of ten are exact as floats, so that one
+ * division rounds right (W. D. Clinger, PLDI 1990). False where that does not apply. */
+static bool csv_short(const char *p, float *out) {
+    static const float power[] = {1e0f, 1e1f, 1e2f, 1e3f, 1e4f, 1e5f, 1e6f, 1e7f};
+    bool minus = *p == '-';
+    int digits = 0, places = 0;
+    bool point = false;
+    int32_t whole = 0;
+    if (*p == '-' || *p == '+') p++;
+    for (; *p; p++) {
+        if (*p == '.' && !point) {
+            point = true;
+            continue;
+        }
+        if (*p < '0' || *p > '9' || ++digits > 7) return false;
+        whole = whole * 10 + (*p - '0');
+        places += point;
+    }
+    if (digits == 0) return false;
+    float v = (float)whole / power[places];
+    *out = minus ? -v : v;
+    return true;
+}
+
+/* strtof takes more than we do: hexadecimal numbers, "nan(7)". */
+static bool csv_long(const csv_reader *r, float *out, bool *too_large) {
+    const char *p = r->field + (*r->field == '-' || *r->field == '+');
+    bool word = strcasecmp(p, "nan") == 0 || strcasecmp(p, "inf") == 0 || strcasecmp(p, "infinity") == 0;
+    char *end;
+    if (!word && p[strspn(p, "0123456789.eE+-")]) return false;
+    *out = strtof_l(r->field, &end, r->c_locale);
+    *too_large = !word && isinf(*out);
+    return *end == 0 && end != r->field;
+}
+
+static gr_status csv_bad(csv_reader *r, const char *why) {
+    char shown[CSV_SHOWN + 4];
+    int n = r->length < CSV_SHOWN ? r->length : CSV_SHOWN;
+    for (int i = 0; i < n; i++) shown[i] = r->field[i] >= ' ' && r->field[i] <= '~' ? r->field[i] : '?';
+    strcpy(shown + n, r->length > n ? "..." : "");
+    return gr_fail(r->ctx, GR_ERR_FORMAT, "%s: line %lld, column %lld: '%s' %s", r->s.path, (long long)r->line,
+                   (long long)r->column, shown, why);
+}
+
+static gr_status csv_empty(csv_reader *r, int64_t column) {
+    return gr_fail(r->ctx, GR_ERR_FORMAT, "%s: line %lld, column %lld: an empty field, expected a number", r->s.path,
+                   (long long)r->line, (long long)column);
+}
+
+static gr_status csv_push(csv_reader *r, float v) {
+    if ((size_t)(r->count + 1) * sizeof v > r->capacity) {
+        size_t capacity;
+        float *values = gri_block_new(r->ctx, r->capacity ? 2 * r->capacity : CSV_START, &capacity);
+        if (!values)
+            return gr_fail(r->ctx, GR_ERR_MEMORY, "%s: out of memory at line %lld, after %lld numbers", r->s.path,
+                           (long long)r->line, (long long)r->count);
+        if (r->values) memcpy(values, r->values, (size_t)r->count * sizeof v);
+        gri_block_delete(r->ctx, r->values, r->capacity);
+        r->values = values;
+        r->capacity = capacity;
+    }
+    r->values[r->count++] = v;
+    return GR_OK;
+}
+
+/* ---- text ------------------------------------------------------------------------------------------------ */
+
+static gr_status csv_field_end(csv_reader *r) {
+    bool too_large = false, first = !r->started;
+    float v = 0;
+    r->column++;
+    r->separated = false;
+    r->started = true;
+    r->field[r->length <= CSV_FIELD ? r->length : CSV_FIELD] = 0;
+    /* a NUL inside would end the number early and hide what follows it */
+    bool whole = r->length <= CSV_FIELD && strlen(r->field) == (size_t)r->length;
+    bool number = whole && (csv_short(r->field, &v) || csv_long(r, &v, &too_large));
+    if (!number && first) {
+        r->skipping = true;
+        r->column = 0;
+    } else if (!number) {
+        return csv_bad(r, "is not a number");
+    } else if (too_large) {
+        return csv_bad(r, "is too large for f32");
+    } else if (r->gap) {
+        return csv_empty(r, 1);
+    } else if (r->rows == 0 || r->column <= r->columns) {
+        GR_TRY(csv_push(r, v));
+    }
+    r->length = 0;
+    return GR_OK;
+}
+
+static gr_status csv_separator(csv_reader *r) {
+    if (r->length) GR_TRY(csv_field_end(r));
+    else if (r->separated || r->column == 0) {
+        if (r->started) return csv_empty(r, r->column + 1);
+        r->gap = true;
+    }
+    r->separated = true;
+    return GR_OK;
+}
+
+static gr_status csv_line_end(csv_reader *r) {
+    if (r->length && r->length <= CSV_FIELD && r->field[r->length - 1] == '\r') r->length--;
+    if (r->length && !r->skipping) GR_TRY(csv_field_end(r));
+    if (r->skipping) {
+        r->skipping = r->separated = r->gap = false;
+    } else if (r->separated) {
+        return csv_empty(r, r->column + 1);
+    } else if (r->column) {
+        if (r->rows == 0) {
+            r->columns = r->column;
+            r->first_line = r->line;
+        } else if (r->column != r->columns) {
+            return gr_fail(r->ctx, GR_ERR_FORMAT, "%s: line %lld has %lld numbers, expected %lld as in line %lld",
+                           r->s.path, (long long)r->line, (long long)r->column, (long long)r->columns,
+                           (long long)r->first_line);
+        }
+        r->rows++;
+    }
+    r->line++;
+    r->column = r->length = 0;
+    return GR_OK;
+}
+
+static gr_status csv_char(csv_reader *r, char c) {
+    if (c == '\n') return csv_line_end(r);
+    if (r->skipping) return GR_OK;
+    if (c == ',' || c == ';') return csv_separator(r);
+    if (c == ' ' || c == '\t') return r->length ? csv_field_end(r) : GR_OK;
+    if (r->length < CSV_FIELD) r->field[r->length] = c;
+    if (r->length <= CSV_FIELD) r->length++;
+    return GR_OK;
+}
+
+static gr_status csv_text(csv_reader *r) {
+    char piece[CSV_PIECE];
+    size_t got = sizeof piece;
+    bool first = true;
+    while (got == sizeof piece) {
+        GR_TRY(gri_stream_read(&r->s, piece, sizeof piece, &got));
+        size_t i = first && got >= 3 && memcmp(piece, "\xEF\xBB\xBF", 3) == 0 ? 3 : 0; /* byte order mark */
+        for (; i < got; i++) GR_TRY(csv_char(r, piece[i]));
+        first = false;
+    }
+    GR_TRY(csv_line_end(r));
+    if (r->rows == 0)
+        return gr_fail(r->ctx, GR_ERR_FORMAT, "%s: no numbers in %lld bytes%s", r->s.path, (long long)r->s.at,
+                       r->started ? ", only a header" : "");
+    return GR_OK;
+}
+
+static gr_status csv_tensor(csv_reader *r, gr_tensor **out) {
+    GR_TRY(csv_text(r));
+    GR_TRY(gr_tensor_empty(r->ctx, GR_F32, 2, (int64_t[]){r->rows, r->columns}, out));
+    memcpy((*out)->data, r->values, (size_t)r->count * sizeof *r->values);
+    return GR_OK;
+}
+
+gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out) {
+    csv_reader r = {.ctx = ctx, .line = 1};
+    gr_status status;
+    GR_TRY(gri_stream_open(ctx, path, &r.s));
+    r.c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (r.c_locale) {
+        status = csv_tensor(&r, out);
+        freelocale(r.c_locale);
+    } else {
+        status = gr_fail(ctx, GR_ERR_MEMORY, "%s: out of memory reading it", path);
+    }
+    gri_block_delete(ctx, r.values, r.capacity);
+    gri_stream_close(&r.s);
+    return status;
+}
