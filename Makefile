@@ -61,9 +61,11 @@ $B/gen/modules.S: $(MODULES) Makefile
 define variant
 $B/kernel/$1/%.o: runtime/%.c $B/gen/oplist.h
 	@mkdir -p $$(@D)
-	$(CC) $(CFLAGS) $(KFLAGS) $($1) -DGRI_VARIANT=$1 $(if $(filter generic_f32,$1),,-DGRI_NO_DESCRIPTOR) -MMD -c $$< -o $$@
+	$(CC) $(CFLAGS) $$(KFLAGS) $($1) -DGRI_VARIANT=$1 $(if $(filter generic_f32,$1),,-DGRI_NO_DESCRIPTOR) -MMD -c $$< -o $$@
 endef
 $(foreach v,$(VARIANTS),$(eval $(call variant,$v)))
+# Random numbers are the same bits on every CPU.
+$B/kernel/%/ops/uniform.o $B/kernel/%/ops/normal.o: KFLAGS += -ffp-contract=off
 $B/core/blas.o: CFLAGS += -I$(BLISINC)
 $B/core/%.o: runtime/%.c $B/gen/oplist.h
 	@mkdir -p $(@D)
