@@ -105,56 +105,74 @@ static inline void iter_store_run(const iter_operand *o, char *dst, int64_t stri
 /* ---- gather and scatter --------------------------------------------------------------------------------- */
 
 /* Position `at` in row-major order as coordinates; returns the byte offset for the operand's strides. */
-static int64_t iter_seek(const iter_plan *p, const iter_operand *o, int64_t at, int64_t *index) {
+static int64_t iter_seek(int rank, const int64_t *dims, const iter_operand *o, int64_t at, int64_t *index) {
     int64_t offset = 0;
-    for (int d = p->rank - 1; d >= 0; d--) {
-        index[d] = at % p->dims[d];
-        at /= p->dims[d];
+    for (int d = rank - 1; d >= 0; d--) {
+        index[d] = at % dims[d];
+        at /= dims[d];
         offset += index[d] * o->strides[d];
     }
     return offset;
 }
 
 /* After a run to the end of the last dimension: the next row's offset. */
-static int64_t iter_carry(const iter_plan *p, const iter_operand *o, int64_t *index, int64_t offset) {
-    int d = p->rank - 1;
+static int64_t iter_carry(int rank, const int64_t *dims, const iter_operand *o, int64_t *index, int64_t offset) {
+    int d = rank - 1;
     offset -= index[d] * o->strides[d];
     index[d] = 0;
     while (--d >= 0) {
         offset += o->strides[d];
-        if (++index[d] < p->dims[d]) break;
+        if (++index[d] < dims[d]) break;
         offset -= index[d] * o->strides[d];
         index[d] = 0;
     }
     return offset;
 }
 
-static void iter_gather(const iter_plan *p, const iter_operand *o, int64_t at, int64_t n, char *buffer) {
-    int64_t index[GR_MAX_RANK], last = p->rank - 1, offset = iter_seek(p, o, at, index);
+static void iter_gather(int rank, const int64_t *dims, const iter_operand *o, int64_t at, int64_t n, char *buffer) {
+    int64_t index[GR_MAX_RANK], last = rank - 1, offset = iter_seek(rank, dims, o, at, index);
     while (n > 0) {
-        int64_t run = p->dims[last] - index[last];
+        int64_t run = dims[last] - index[last];
         if (run > n) run = n;
         iter_load_run(o, buffer, o->data + offset, o->strides[last], run);
         buffer += run * o->type_size;
         n -= run;
         index[last] += run;
         offset += run * o->strides[last];
-        if (index[last] == p->dims[last]) offset = iter_carry(p, o, index, offset);
+        if (index[last] == dims[last]) offset = iter_carry(rank, dims, o, index, offset);
     }
 }
 
-static void iter_scatter(const iter_plan *p, const iter_operand *o, int64_t at, int64_t n, const char *buffer) {
-    int64_t index[GR_MAX_RANK], last = p->rank - 1, offset = iter_seek(p, o, at, index);
+static void iter_scatter(int rank, const int64_t *dims, const iter_operand *o, int64_t at, int64_t n, const char *buffer,
+                         gri_mode mode) {
+    int64_t index[GR_MAX_RANK], last = rank - 1, offset = iter_seek(rank, dims, o, at, index);
     while (n > 0) {
-        int64_t run = p->dims[last] - index[last];
+        int64_t run = dims[last] - index[last];
         if (run > n) run = n;
-        iter_store_run(o, o->data + offset, o->strides[last], buffer, run, p->mode);
+        iter_store_run(o, o->data + offset, o->strides[last], buffer, run, mode);
         buffer += run * o->type_size;
         n -= run;
         index[last] += run;
         offset += run * o->strides[last];
-        if (index[last] == p->dims[last]) offset = iter_carry(p, o, index, offset);
+        if (index[last] == dims[last]) offset = iter_carry(rank, dims, o, index, offset);
     }
+}
+
+static iter_operand iter_operand_of(const gri_strided *s, gr_dtype type) {
+    iter_operand o = {.data = s->data, .dtype = s->dtype, .type = type, .size = (uint8_t)gr_dtype_size(s->dtype),
+                      .type_size = (uint8_t)gr_dtype_size(type)};
+    memcpy(o.strides, s->strides, sizeof o.strides);
+    return o;
+}
+
+void gri_gather(const gri_strided *s, int64_t at, int64_t n, gr_dtype type, void *dst) {
+    iter_operand o = iter_operand_of(s, type);
+    iter_gather(s->rank, s->dims, &o, at, n, dst);
+}
+
+void gri_scatter(const gri_strided *s, int64_t at, int64_t n, gr_dtype type, const void *src, gri_mode mode) {
+    iter_operand o = iter_operand_of(s, type);
+    iter_scatter(s->rank, s->dims, &o, at, n, src, mode);
 }
 
 /* ---- running -------------------------------------------------------------------------------------------- */
@@ -181,7 +199,7 @@ static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t 
             run[i] = o->data + at * o->size;
         } else if (o->how != ITER_CONSTANT) {
             if (o->how == ITER_DIRECT) memcpy(run[i], o->data + at * o->size, (size_t)n * o->size);
-            else iter_gather(p, o, at, n, run[i]);
+            else iter_gather(p->rank, p->dims, o, at, n, run[i]);
             iter_pad(run[i], o->type_size, n, padded);
         }
     }
@@ -189,7 +207,7 @@ static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t 
     for (int i = 0; i < p->n_out; i++) {
         const iter_operand *o = &p->op[i];
         if (run[i] != (void *)b->run[i]) continue;
-        if (o->how == ITER_GATHER) iter_scatter(p, o, at, n, run[i]);
+        if (o->how == ITER_GATHER) iter_scatter(p->rank, p->dims, o, at, n, run[i], p->mode);
         else iter_store_run(o, o->data + at * o->size, o->size, run[i], n, p->mode);
     }
 }

@@ -20,6 +20,19 @@ typedef void (*gri_loop)(int64_t n, void *const *p, const void *attrs);
  * computing dtype real_type. */
 gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, int cost);
 
+/* A strided view of elements, for kernels that gather or scatter by themselves. Its rank is at least 1. */
+typedef struct gri_strided {
+    char *data;
+    gr_dtype dtype;
+    int rank;
+    int64_t dims[GR_MAX_RANK], strides[GR_MAX_RANK]; /* strides in bytes */
+} gri_strided;
+
+/* dst[0..n) (contiguous, of dtype type) = the n elements of s from row-major position `at`. */
+void gri_gather(const gri_strided *s, int64_t at, int64_t n, gr_dtype type, void *dst);
+/* The n elements of s from position `at` = or += src[0..n) (contiguous, of dtype type). */
+void gri_scatter(const gri_strided *s, int64_t at, int64_t n, gr_dtype type, const void *src, gri_mode mode);
+
 /* dst += or = src, broadcasting src and converting. Not recorded. */
 gr_status gri_copy(gr_ctx *ctx, gr_tensor *dst, const gr_tensor *src, gri_mode mode);
 

@@ -4,22 +4,31 @@
 
 #include "iter.h"
 
-/* The kernel sees runs of the reduced elements of one output (fold), or one row of elements
- * for many outputs at once (fold_rows: acc[j] takes x[j]). Accumulators are acc_size bytes, doubles inside.
- * The order is fixed by the shape. */
+#define GRI_ACC_MAX 32 /* bytes of one accumulator */
+
+/* An accumulator is acc_size bytes, doubles inside; those of n outputs lie one after the other. Elements come
+ * as contiguous runs of the loop's type. Which elements are joined in which order is fixed by the shape and
+ * strides of the input, never by the number of threads. */
 typedef struct gri_reduction {
     size_t acc_size;
-    void (*start)(int64_t n, void *acc, const void *attrs);
-    /* at: position of x[0] among the reduced elements (argmax wants it) */
+    bool positions; /* `at` is looked at: elements must come in row-major order of the reduced dims */
+    void (*start)(int64_t n, void *acc, const void *attrs); /* of n outputs, nothing in them yet */
+    /* Takes x[0..n) into one accumulator. at: position of x[0] among the reduced elements. */
     void (*fold)(void *acc, int64_t n, const void *x, int64_t at, const void *attrs);
-    void (*fold_rows)(void *acc, int64_t n, const void *x, int64_t at, const void *attrs);
+    /* Takes x[r * stride + j] into acc[j], for r < rows, j < n. at: position of row 0. NULL: there is only fold. */
+    void (*fold_rows)(void *acc, int64_t n, int64_t rows, const void *x, int64_t stride, int64_t at,
+                      const void *attrs);
     void (*join)(void *acc, const void *other, const void *attrs); /* acc = acc then other, in this order */
-    /* y[j] from acc[j], contiguous, in the output's dtype; count reduced elements went into each */
+    /* y[j] (contiguous, of the output's dtype) from acc[j], into each of which went count elements. */
     void (*finish)(int64_t n, void *y, const void *acc, int64_t count, const void *attrs);
 } gri_reduction;
 
-/* Reduces in[0] over the dims in mask into c->out[0] (any kept-dims layout: out holds the kept elements in
- * order). real_type as in gri_map. */
-gr_status gri_reduce(gri_call *c, const gri_reduction *r, gr_dtype real_type, uint32_t mask);
+typedef struct gri_reduce_attrs { gr_dims dim; bool keepdim; } gri_reduce_attrs; /* sum, mean, amax, argmax */
+
+/* Reduces in[0], read as `type`, over the dims in mask into c->out[0], in c->mode. The output holds the kept
+ * dims in their order; dims of size 1 may be anywhere or missing. */
+gr_status gri_reduce(gri_call *c, const gri_reduction *r, gr_dtype type, uint32_t mask);
+/* The output of a reduction over mask: kept dims, the reduced ones as 1 if keepdim. */
+void gri_reduced_spec(const gr_tensor *x, uint32_t mask, bool keepdim, gr_dtype dtype, gri_spec *out);
 
 #endif

@@ -1,0 +1,282 @@
+#include "reduce.h"
+
+#include <string.h>
+
+#include "parallel.h"
+
+/* The dims of the input are sorted into kept and reduced ones, each with the largest stride outermost, and
+ * joined where one steps evenly through the next. Then there are two ways, whichever reads along memory:
+ *     fold       the reduced elements of one output are a run: take it into one accumulator;
+ *     fold_rows  the kept elements are a run: take it, row by row, into an array of accumulators.
+ * Elements of another dtype or stride are gathered into a buffer first. Very short sums (over the last 10
+ * columns, say) also go by rows: 256 outputs share the cost of a call.
+ *
+ * The unit of work is a chunk of outputs times a segment of the reduced positions. Both are chosen from the
+ * shape alone. With one segment a unit finishes its outputs; with several it leaves its accumulators in
+ * `partial`, to be joined in order. */
+
+#define REDUCE_OUTPUTS 256     /* of a chunk, at most */
+#define REDUCE_SEGMENT 32768   /* elements of a unit, about: some 4 us of work, 128 KiB of f32 */
+#define REDUCE_ENOUGH 64       /* chunks from which segments are not needed to keep the threads busy */
+#define REDUCE_ALONE 131072    /* elements up to which waking a worker costs more than it saves */
+#define REDUCE_SHORT 32        /* reductions below this length go by rows if there are outputs enough */
+#define REDUCE_BUFFER 1024     /* elements gathered at a time */
+
+typedef struct reduce_plan {
+    const gri_reduction *r;
+    const void *attrs;
+    gr_dtype type, out_type;
+    gri_mode mode;
+    gri_strided kept, reduced; /* both start at the first element of the input */
+    gri_strided out;           /* the output over the kept dims */
+    int64_t size;              /* bytes of an element as the kernel sees it */
+    int64_t outputs, count;
+    bool rows, direct;
+    int64_t inner, chunk, per_inner, chunks; /* each `inner` outputs are cut into per_inner chunks */
+    int64_t segment, segments, group;        /* units of a piece */
+    char *partial;                           /* [segments][outputs] accumulators */
+} reduce_plan;
+
+typedef union reduce_buffer {
+    _Alignas(64) char bytes[REDUCE_BUFFER * 8];
+} reduce_buffer;
+
+/* ---- one output at a time ------------------------------------------------------------------------------- */
+
+/* Byte offset of position `at`; *rest: how many positions follow in the last dim, itself included. */
+static int64_t reduce_seek(const gri_strided *s, int64_t at, int64_t *rest) {
+    int last = s->rank - 1;
+    int64_t i = at % s->dims[last], offset = i * s->strides[last];
+    *rest = s->dims[last] - i;
+    at /= s->dims[last];
+    for (int d = last - 1; d >= 0; d--) {
+        offset += at % s->dims[d] * s->strides[d];
+        at /= s->dims[d];
+    }
+    return offset;
+}
+
+static void reduce_fold(const reduce_plan *p, void *acc, int64_t offset, int64_t from, int64_t to, reduce_buffer *b) {
+    gri_strided x = p->reduced;
+    x.data += offset;
+    while (from < to) {
+        int64_t n;
+        const char *run = b->bytes;
+        if (p->direct) {
+            run = x.data + reduce_seek(&x, from, &n);
+            if (n > to - from) n = to - from;
+        } else {
+            n = to - from < REDUCE_BUFFER ? to - from : REDUCE_BUFFER;
+            gri_gather(&x, from, n, p->type, b->bytes);
+        }
+        p->r->fold(acc, n, run, from, p->attrs);
+        from += n;
+    }
+}
+
+/* ---- rows of outputs ------------------------------------------------------------------------------------ */
+
+/* Rows of few outputs that lie one behind the other are taken as fewer, wider rows: acc holds k accumulators
+ * of each output, joined at the end. */
+static void reduce_wide_rows(const reduce_plan *p, char *acc, int64_t n, int64_t rows, const char *x, int64_t at) {
+    int64_t k = REDUCE_OUTPUTS / n, size = (int64_t)p->r->acc_size;
+    if (k > rows) k = rows;
+    p->r->start((k - 1) * n, acc + n * size, p->attrs);
+    p->r->fold_rows(acc, k * n, rows / k, x, k * n, at, p->attrs);
+    p->r->fold_rows(acc, n, rows % k, x + rows / k * k * n * p->size, n, at, p->attrs);
+    for (int64_t j = n; j < k * n; j++) p->r->join(acc + j % n * size, acc + j * size, p->attrs);
+}
+
+static void reduce_direct_rows(const reduce_plan *p, char *acc, int64_t n, int64_t offset, int64_t from, int64_t to) {
+    const gri_strided *x = &p->reduced;
+    int64_t stride = x->strides[x->rank - 1] / p->size;
+    while (from < to) {
+        int64_t rows;
+        const char *at = x->data + offset + reduce_seek(x, from, &rows);
+        if (rows > to - from) rows = to - from;
+        if (stride == n && n <= REDUCE_OUTPUTS / 2 && rows > 1 && !p->r->positions)
+            reduce_wide_rows(p, acc, n, rows, at, from);
+        else
+            p->r->fold_rows(acc, n, rows, at, stride, from, p->attrs);
+        from += rows;
+    }
+}
+
+static void reduce_gathered_rows(const reduce_plan *p, char *acc, int64_t first, int64_t n, int64_t from, int64_t to,
+                                 reduce_buffer *b) {
+    while (from < to) {
+        int64_t rows = REDUCE_BUFFER / n, rest;
+        if (rows > to - from) rows = to - from;
+        for (int64_t i = 0; i < rows; i++) {
+            gri_strided x = p->kept;
+            x.data += reduce_seek(&p->reduced, from + i, &rest);
+            gri_gather(&x, first, n, p->type, b->bytes + i * n * p->size);
+        }
+        p->r->fold_rows(acc, n, rows, b->bytes, n, from, p->attrs);
+        from += rows;
+    }
+}
+
+/* ---- units ---------------------------------------------------------------------------------------------- */
+
+static void reduce_finish(const reduce_plan *p, int64_t first, int64_t n, const void *acc) {
+    double y[REDUCE_OUTPUTS]; /* room for any dtype */
+    p->r->finish(n, y, acc, p->count, p->attrs);
+    gri_scatter(&p->out, first, n, p->out_type, y, p->mode);
+}
+
+static void reduce_unit(const reduce_plan *p, int64_t unit, char *acc, reduce_buffer *b) {
+    int64_t c = unit / p->segments, from = unit % p->segments * p->segment, to = from + p->segment;
+    int64_t within = c % p->per_inner * p->chunk, first = c / p->per_inner * p->inner + within, n = p->inner - within;
+    int64_t size = (int64_t)p->r->acc_size, rest;
+    if (n > p->chunk) n = p->chunk;
+    if (to > p->count) to = p->count;
+    p->r->start(n, acc, p->attrs);
+    if (!p->rows) {
+        for (int64_t j = 0; j < n; j++)
+            reduce_fold(p, acc + j * size, reduce_seek(&p->kept, first + j, &rest), from, to, b);
+    } else if (p->direct) {
+        reduce_direct_rows(p, acc, n, reduce_seek(&p->kept, first, &rest), from, to);
+    } else {
+        reduce_gathered_rows(p, acc, first, n, from, to, b);
+    }
+    if (p->segments == 1) reduce_finish(p, first, n, acc);
+    else memcpy(p->partial + (unit % p->segments * p->outputs + first) * size, acc, (size_t)(n * size));
+}
+
+static void reduce_piece(void *arg, int64_t piece) {
+    const reduce_plan *p = arg;
+    _Alignas(64) char acc[REDUCE_OUTPUTS * GRI_ACC_MAX];
+    reduce_buffer b;
+    int64_t units = p->chunks * p->segments, to = (piece + 1) * p->group;
+    for (int64_t u = piece * p->group; u < to && u < units; u++) reduce_unit(p, u, acc, &b);
+}
+
+static void reduce_join(const reduce_plan *p) {
+    int64_t size = (int64_t)p->r->acc_size;
+    for (int64_t s = 1; s < p->segments; s++)
+        for (int64_t j = 0; j < p->outputs; j++)
+            p->r->join(p->partial + j * size, p->partial + (s * p->outputs + j) * size, p->attrs);
+    for (int64_t j = 0; j < p->outputs; j += REDUCE_OUTPUTS)
+        reduce_finish(p, j, p->outputs - j < REDUCE_OUTPUTS ? p->outputs - j : REDUCE_OUTPUTS, p->partial + j * size);
+}
+
+/* ---- planning ------------------------------------------------------------------------------------------- */
+
+static void reduce_add_dim(gri_strided *s, int64_t n, int64_t stride) {
+    s->dims[s->rank] = n;
+    s->strides[s->rank++] = stride;
+}
+
+/* Outermost the dim with the largest stride; `along` (NULL: none) is permuted in the same way. */
+static void reduce_sort(gri_strided *s, gri_strided *along) {
+    for (int i = 1; i < s->rank; i++) {
+        for (int k = i; k > 0 && s->strides[k - 1] < s->strides[k]; k--) {
+            int64_t n = s->dims[k], stride = s->strides[k];
+            s->dims[k] = s->dims[k - 1], s->strides[k] = s->strides[k - 1];
+            s->dims[k - 1] = n, s->strides[k - 1] = stride;
+            if (!along) continue;
+            stride = along->strides[k];
+            along->strides[k] = along->strides[k - 1];
+            along->strides[k - 1] = stride;
+        }
+    }
+}
+
+static void reduce_collapse(gri_strided *s, gri_strided *along) {
+    int rank = 0;
+    for (int d = 0; d < s->rank; d++) {
+        bool joins = rank > 0 && s->strides[rank - 1] == s->strides[d] * s->dims[d];
+        if (joins && along) joins = along->strides[rank - 1] == along->strides[d] * s->dims[d];
+        if (joins) s->dims[rank - 1] *= s->dims[d];
+        else s->dims[rank++] = s->dims[d];
+        s->strides[rank - 1] = s->strides[d];
+        if (along) along->strides[rank - 1] = along->strides[d];
+    }
+    s->rank = rank;
+    if (rank == 0) {
+        reduce_add_dim(s, 1, 0);
+        if (along) along->strides[0] = 0;
+    }
+    if (!along) return;
+    along->rank = s->rank;
+    memcpy(along->dims, s->dims, sizeof s->dims);
+}
+
+static void reduce_dims(reduce_plan *p, const gr_tensor *x, const gr_tensor *y, uint32_t mask) {
+    int64_t size = (int64_t)gr_dtype_size((gr_dtype)x->dtype), out_size = (int64_t)gr_dtype_size((gr_dtype)y->dtype);
+    int at = 0;
+    p->kept = p->reduced = (gri_strided){.data = x->data, .dtype = (gr_dtype)x->dtype};
+    p->out = (gri_strided){.data = y->data, .dtype = (gr_dtype)y->dtype};
+    p->outputs = p->count = 1;
+    for (int d = 0; d < x->rank; d++) {
+        bool reduced = mask >> d & 1;
+        *(reduced ? &p->count : &p->outputs) *= x->dims[d];
+        if (x->dims[d] == 1) continue;
+        reduce_add_dim(reduced ? &p->reduced : &p->kept, x->dims[d], x->strides[d] * size);
+        if (reduced) continue;
+        while (y->dims[at] == 1) at++;
+        reduce_add_dim(&p->out, y->dims[at], y->strides[at] * out_size);
+        at++;
+    }
+    reduce_sort(&p->kept, &p->out);
+    if (!p->r->positions) reduce_sort(&p->reduced, NULL);
+    reduce_collapse(&p->kept, &p->out);
+    reduce_collapse(&p->reduced, NULL);
+}
+
+/* How to read, and in which chunks and segments. */
+static void reduce_cut(reduce_plan *p) {
+    const gri_strided *k = &p->kept, *r = &p->reduced;
+    int64_t kept_run = k->dims[k->rank - 1], kept_stride = k->strides[k->rank - 1];
+    int64_t run = r->dims[r->rank - 1], stride = r->strides[r->rank - 1];
+    bool same = p->type == k->dtype;
+    p->rows = p->r->fold_rows && p->outputs > 1 &&
+              (kept_stride < stride || (p->count < REDUCE_SHORT && p->outputs >= REDUCE_ENOUGH));
+    p->direct = same && (p->rows ? kept_stride == p->size : stride == p->size && (r->rank == 1 || run >= 64));
+    p->inner = p->rows && p->direct ? kept_run : p->outputs;
+    p->chunk = p->inner < REDUCE_OUTPUTS ? p->inner : REDUCE_OUTPUTS;
+    if (!p->rows && p->chunk * p->count > REDUCE_SEGMENT)
+        p->chunk = p->count < REDUCE_SEGMENT ? REDUCE_SEGMENT / p->count : 1;
+    p->per_inner = (p->inner + p->chunk - 1) / p->chunk;
+    p->chunks = p->outputs / p->inner * p->per_inner;
+    int64_t work = p->chunk * (p->count ? p->count : 1);
+    p->segments = p->chunks < REDUCE_ENOUGH ? (work + REDUCE_SEGMENT - 1) / REDUCE_SEGMENT : 1;
+    p->segment = (p->count + p->segments - 1) / p->segments;
+    if (p->segment) p->segments = (p->count + p->segment - 1) / p->segment;
+    p->group = work < REDUCE_SEGMENT ? REDUCE_SEGMENT / work : 1;
+}
+
+gr_status gri_reduce(gri_call *c, const gri_reduction *r, gr_dtype type, uint32_t mask) {
+    gr_tensor *y = c->out[0];
+    size_t capacity = 0;
+    if (y->numel == 0) return GR_OK;
+    reduce_plan p = {.r = r, .attrs = c->attrs, .type = type, .out_type = (gr_dtype)y->dtype, .mode = c->mode,
+                     .size = (int64_t)gr_dtype_size(type)};
+    reduce_dims(&p, c->in[0], y, mask);
+    reduce_cut(&p);
+    if (p.segments > 1) {
+        size_t bytes = (size_t)(p.segments * p.outputs) * r->acc_size;
+        p.partial = gri_block_new(c->ctx, bytes, &capacity);
+        if (!p.partial) return gr_fail(c->ctx, GR_ERR_MEMORY, "no memory for %zu bytes of partial results", bytes);
+    }
+    int64_t pieces = (p.chunks * p.segments + p.group - 1) / p.group;
+    if (p.outputs * p.count <= REDUCE_ALONE)
+        for (int64_t i = 0; i < pieces; i++) reduce_piece(&p, i);
+    else
+        gri_parallel(c->ctx, pieces, reduce_piece, &p);
+    if (p.segments > 1) {
+        reduce_join(&p);
+        gri_block_delete(c->ctx, p.partial, capacity);
+    }
+    return gri_poll(c->ctx);
+}
+
+void gri_reduced_spec(const gr_tensor *x, uint32_t mask, bool keepdim, gr_dtype dtype, gri_spec *out) {
+    out->dtype = dtype;
+    out->rank = 0;
+    for (int d = 0; d < x->rank; d++) {
+        bool reduced = mask >> d & 1;
+        if (!reduced || keepdim) out->dims[out->rank++] = reduced ? 1 : x->dims[d];
+    }
+}
