@@ -89,7 +89,7 @@ struct gr_op {
 #define GRI_KERNEL_NAME(name, variant) GRI_PASTE(gri_kernel_, name, variant)
 #if defined(GRI_NO_DESCRIPTOR)
 #define GR_OP(name) static const gr_op __attribute__((unused)) gri_op_unused_##name
-#define GRI_KERNEL_TABLE(type, name)
+#define GRI_KERNEL_TABLE(type, name) static const type *const name##_kernels[6] __attribute__((unused));
 #else
 #define GR_OP(name) const gr_op gri_op_##name
 #define GRI_KERNEL_TABLE(type, name)                                                                            \
@@ -115,7 +115,8 @@ typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 /* Shape rules many ops share. */
 gr_status gri_shape_same(gri_call *c);      /* out = in[0], which must be floating */
 gr_status gri_shape_broadcast(gri_call *c); /* out = broadcast of all inputs, dtypes promoted */
-gr_status gri_shape_compare(gri_call *c);   /* the same, u8 */
+gr_status gri_shape_broadcast_float(gri_call *c); /* the same; at least one input must be floating */
+gr_status gri_shape_compare(gri_call *c);   /* the broadcast, u8 */
 /* Fails unless in[i] is floating and of in[0]'s dtype. */
 gr_status gri_want_float(gri_call *c, int i);
 

@@ -110,8 +110,7 @@ static double tensor_read(const char *p, gr_dtype t) {
     }
 }
 
-/* Integers take whole values of their range only. */
-static gr_status tensor_check_value(gr_ctx *ctx, gr_dtype t, double v) {
+gr_status gri_check_value(gr_ctx *ctx, gr_dtype t, double v) {
     if (t <= GR_F64) return GR_OK;
     double lo = t == GR_U8 ? 0 : -9223372036854775808.0, hi = t == GR_U8 ? 255 : 9223372036854774784.0;
     if (v >= lo && v <= hi && v == (double)(int64_t)v) return GR_OK;
@@ -121,7 +120,7 @@ static gr_status tensor_check_value(gr_ctx *ctx, gr_dtype t, double v) {
 gr_status gr_tensor_scalar(gr_ctx *ctx, gr_dtype t, double value, gr_tensor **out) {
     gri_spec spec = {.dtype = t};
     gr_tensor *x;
-    GR_TRY(tensor_check_value(ctx, t, value));
+    GR_TRY(gri_check_value(ctx, t, value));
     GR_TRY(gri_tensor_like_spec(ctx, &spec, &x));
     tensor_write(x->data, t, value);
     *out = x;
@@ -224,7 +223,7 @@ gr_status gr_tensor_set(gr_tensor *t, const int64_t *at, double value) {
     char *p;
     GR_TRY(gri_may_edit(t, "assignment"));
     GR_TRY(tensor_at(t, at, &p));
-    GR_TRY(tensor_check_value(t->head.ctx, (gr_dtype)t->dtype, value));
+    GR_TRY(gri_check_value(t->head.ctx, (gr_dtype)t->dtype, value));
     tensor_write(p, (gr_dtype)t->dtype, value);
     t->storage->version++;
     return GR_OK;

@@ -38,6 +38,8 @@ static inline gr_status gri_tensor_alias(const gr_tensor *base, gr_tensor **out)
 }
 /* The same elements, row-major: base itself (+1) when it already is, else a copy. Not recorded. */
 gr_status gri_tensor_dense(gr_tensor *base, gr_tensor **out);
+/* Fails unless a tensor of dtype t can hold v: integers take whole values of their range only. */
+gr_status gri_check_value(gr_ctx *ctx, gr_dtype t, double v);
 gri_spec gri_spec_of(const gr_tensor *t);
 void gri_tensor_free(gr_tensor *t);     /* refs are 0 */
 void gri_storage_release(gri_storage *s);

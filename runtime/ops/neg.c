@@ -1,0 +1,32 @@
+/* y = -x. Its derivative is itself. */
+#include "iter.h"
+#include "vmath.h"
+
+static gr_status neg_shape(gri_call *c) {
+    c->spec[0] = gri_spec_of(c->in[0]);
+    if (c->spec[0].dtype != GR_U8) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_DTYPE, "%s has no negative values; convert it with :to(\"i64\")", gri_tensor_text(c->in[0]));
+}
+
+static void neg_loop(int64_t n, void *const *p, const void *attrs) {
+    real *y = p[0];
+    const real *x = p[1];
+    (void)attrs;
+#pragma omp simd
+    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = -x[i];
+}
+
+static gr_status neg_forward(gri_call *c) { return gri_map(c, neg_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+GR_KERNEL(neg);
+
+static gr_status neg_backward(gri_grad *g) { return GRI_EMIT(g, 0, neg, g->dy[0]); }
+
+static const gr_case neg_cases[] = {{.in = "3", .give = "{1, -2, 0}", .want = "{-1, 2, 0}"}, {.in = "2,3,4"}, {0}};
+
+GR_OP(neg) = {
+    .info = {.name = "neg", .inputs = "x", .cases = neg_cases, .doc = "-x, element by element. Also written -x."},
+    .elementwise = true,
+    .shape = neg_shape,
+    .forward = neg_kernels,
+    .backward = neg_backward,
+};
