@@ -35,7 +35,7 @@ static gr_status expand_backward(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_sum_to, 1, g->dy, &a);
 }
 
-static const gr_attr expand_attrs[] = {
+static const gr_attr expand_schema[] = {
     {"shape", GR_ATTR_SHAPE, offsetof(gri_shape_attrs, shape), .required = true}, GR_ATTR_END};
 
 static const gr_case expand_cases[] = {
@@ -48,7 +48,7 @@ static const gr_case expand_cases[] = {
     {0}};
 
 GR_OP(expand) = {
-    .info = {.name = "expand", .inputs = "x", .attrs = expand_attrs, .attr_size = sizeof(gri_shape_attrs),
+    .info = {.name = "expand", .inputs = "x", .attrs = expand_schema, .attr_size = sizeof(gri_shape_attrs),
              .cases = expand_cases,
              .doc = "x repeated to a larger shape without a copy: sizes of 1 grow, new ones come in front, -1 keeps a\n"
                     "size. Many elements of the result are the same memory: clone it before writing into it."},
