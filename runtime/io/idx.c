@@ -50,10 +50,10 @@ static gr_status idx_dims(gri_stream *s, idx_header *h) {
     int64_t cells = (int64_t)gr_dtype_size(h->spec.dtype), n = 1;
     for (int i = 0; i < h->spec.rank; i++) {
         int64_t d = h->spec.dims[i];
-        n *= d;
         if (__builtin_mul_overflow(cells, d ? d : 1, &cells) || cells > INT64_MAX / 2)
             return gr_fail(s->ctx, GR_ERR_FORMAT, "%s: IDX dimensions %s are more than memory can address", s->path,
                            gri_dims_text(h->spec.rank, h->spec.dims));
+        n *= d;
     }
     h->bytes = n * h->type->size;
     h->memory = n * (int64_t)gr_dtype_size(h->spec.dtype);
