@@ -20,9 +20,10 @@ typedef struct gri_pass {
 
 /* ---- accumulating into a slot --------------------------------------------------------------------------- */
 
-/* May the tape write into t? Not if anyone else can see it. */
+/* May the tape write into t? Not if anyone else can see it, nor where several of its elements are one place in
+ * memory, as in the expanded gradient of a sum. */
 static inline bool backward_exclusive(const gr_tensor *t) {
-    return t->head.refs == 1 && t->storage->head.refs == 1 && !t->node && t->storage->capacity;
+    return t->head.refs == 1 && t->storage->head.refs == 1 && !t->node && t->storage->capacity && t->contiguous;
 }
 
 static inline bool backward_fits(const gri_spec *s, const gr_tensor *t) {
@@ -89,7 +90,8 @@ bool gri_needs(const gri_grad *g, int input) { return input < g->n_in && backwar
 
 const gri_spec *gri_input_spec(const gri_grad *g, int input) {
     const gri_edge *e = &g->node->edges[input];
-    return e->node ? &e->node->slots[e->out].spec : NULL;
+    if (e->node) return &e->node->slots[e->out].spec;
+    return g->node->specs ? &g->node->specs[input] : NULL;
 }
 
 static void backward_call(gri_call *c, gri_grad *g, const gr_op *op, int n, gr_tensor *const *in, const void *attrs,
@@ -417,7 +419,7 @@ static gr_status backward_prepare_leaves(gri_pass *p) {
         gr_tensor *t = s->grad, *own;
         if (!t || p->create) continue;
         if (p->leaves[i]->grad) continue; /* will be added to what is there */
-        if (backward_exclusive(t) && t->contiguous) continue;
+        if (backward_exclusive(t)) continue;
         GR_TRY(gri_tensor_like_spec(p->ctx, &s->spec, &own));
         gr_status st = gri_copy(p->ctx, own, t, GRI_SET);
         s->grad = own;

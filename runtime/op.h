@@ -42,7 +42,8 @@ typedef struct gri_grad {
 } gri_grad;
 
 bool gri_needs(const gri_grad *g, int input);
-const gri_spec *gri_input_spec(const gri_grad *g, int input); /* shape of an input, kept or not */
+/* Shape of an input, kept or not: of one that gri_needs, or, with input_specs, of any. */
+const gri_spec *gri_input_spec(const gri_grad *g, int input);
 /* Input `input`'s gradient += op(in...). A no-op when nobody needs it. attrs NULL: defaults. */
 gr_status gri_emit(gri_grad *g, int input, const gr_op *op, int n, gr_tensor *const *in, const void *attrs);
 /* One op with several outputs: output k goes to input to[k] (-1: nowhere). */
@@ -70,6 +71,7 @@ struct gr_op {
     uint32_t keeps;         /* what backward reads: GRI_KEEP_… */
     bool elementwise;       /* output shaped as the broadcast of the inputs: promotes dtypes, has NAME_ */
     bool sets_only;         /* the kernel cannot add: the tape adds for it */
+    bool input_specs;       /* backward reads the shapes also of inputs that want no gradient */
     gr_status (*shape)(gri_call *c);     /* checks inputs, fills spec; with `view`, may be NULL */
     gr_status (*view)(gri_call *c);      /* instead of a kernel: out[0] = a view of in[0] (+1, no history) */
     const gri_kernel *const *forward;    /* from GR_KERNEL: one per CPU variant and dtype */

@@ -5,10 +5,13 @@
 
 /* ---- nodes ---------------------------------------------------------------------------------------------- */
 
-static gri_node *tape_node_new(gr_ctx *ctx, int n_in, int n_out, bool keeps, size_t attr_size) {
+static gri_node *tape_node_new(gr_ctx *ctx, int n_in, int n_out, const gr_op *op) {
+    bool keeps = op && op->keeps, tells = op && op->input_specs;
+    size_t attr_size = op ? op->info.attr_size : 0;
     size_t slots = sizeof(gri_node), edges = slots + (size_t)n_out * sizeof(gri_slot);
     size_t kept = edges + (size_t)n_in * sizeof(gri_edge);
-    size_t attrs = kept + (keeps ? (size_t)(n_in + n_out) * sizeof(gri_kept) : 0), size = attrs + attr_size;
+    size_t specs = kept + (keeps ? (size_t)(n_in + n_out) * sizeof(gri_kept) : 0);
+    size_t attrs = specs + (tells ? (size_t)n_in * sizeof(gri_spec) : 0), size = attrs + attr_size;
     gri_node *n = gri_new(ctx, size);
     if (!n) return NULL;
     memset(n, 0, attrs);
@@ -20,7 +23,9 @@ static gri_node *tape_node_new(gr_ctx *ctx, int n_in, int n_out, bool keeps, siz
     n->slots = (gri_slot *)((char *)n + slots);
     n->edges = (gri_edge *)((char *)n + edges);
     if (keeps) n->kept = (gri_kept *)((char *)n + kept);
+    if (tells) n->specs = (gri_spec *)((char *)n + specs);
     if (attr_size) n->attrs = (char *)n + attrs;
+    n->op = op;
     ctx->objects[GRI_NODE]++;
     return n;
 }
@@ -107,10 +112,11 @@ static void tape_link(gri_node *n, int n_in, gr_tensor *const *in, int n_out, gr
 
 gr_status gri_record(gri_call *c) {
     const gr_op *op = c->op;
-    gri_node *n = tape_node_new(c->ctx, c->n_in, c->n_out, op->keeps != 0, op->info.attr_size);
+    gri_node *n = tape_node_new(c->ctx, c->n_in, c->n_out, op);
     if (!n) return GR_ERR_MEMORY;
-    n->op = op;
     if (op->info.attr_size) memcpy(n->attrs, c->attrs, op->info.attr_size);
+    for (int i = 0; op->input_specs && i < c->n_in; i++)
+        if (c->in[i]) n->specs[i] = gri_spec_of(c->in[i]);
     for (int i = 0; op->keeps && i < c->n_in; i++) {
         gr_tensor *t = c->in[i];
         bool keep = op->keeps >> (i < 15 ? i : 15) & 1;
@@ -138,7 +144,7 @@ gr_status gr_record(gr_ctx *ctx, const char *name, int n_in, gr_tensor *const *i
         s = gr_fail(ctx, GR_ERR_ARG, "%s: %d outputs, expected 1 to %d", name, n_out, GRI_MAX_OUT);
     for (int i = 0; s == GR_OK && i < n_out; i++) s = gri_tensor_alias(values[i], &made[i]);
     if (s == GR_OK && gri_recording(ctx, n_in, in)) {
-        n = tape_node_new(ctx, n_in, n_out, false, 0);
+        n = tape_node_new(ctx, n_in, n_out, NULL);
         s = n ? GR_OK : GR_ERR_MEMORY;
         if (n && !(n->name = gri_strdup(ctx, name))) s = GR_ERR_MEMORY;
     }
@@ -177,7 +183,7 @@ gr_status gr_tensor_set_requires_grad(gr_tensor *t, bool on) {
     }
     if (!gri_is_float(t))
         return gr_fail(ctx, GR_ERR_DTYPE, "%s cannot require a gradient: only f32 and f64 can", gri_tensor_text(t));
-    gri_node *n = tape_node_new(ctx, 0, 1, false, 0);
+    gri_node *n = tape_node_new(ctx, 0, 1, NULL);
     if (!n) return GR_ERR_MEMORY;
     n->slots[0].spec = gri_spec_of(t);
     if (gri_tensor_alias(t, &n->data) != GR_OK) {

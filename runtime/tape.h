@@ -45,6 +45,7 @@ typedef struct gri_node {
     gri_edge *edges;   /* n_in */
     gri_slot *slots;   /* n_out */
     gri_kept *kept;    /* n_in + n_out when the op keeps anything, else NULL */
+    gri_spec *specs;   /* n_in when the op asks for the shapes of all its inputs, else NULL */
     void *attrs;
     void *layer;       /* the layer under way when it was made (+1): for names in messages */
     gri_hooks *hooks;

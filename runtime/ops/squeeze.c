@@ -30,7 +30,9 @@ static gr_status squeeze_view(gri_call *c) {
     return gri_tensor_view(x, rank, dims, strides, 0, &c->out[0]);
 }
 
-static const gr_attr squeeze_schema[] = {{"dim", GR_ATTR_DIMS, offsetof(squeeze_attrs, dim)}, GR_ATTR_END};
+static const gr_attr squeeze_schema[] = {
+    {"dim", GR_ATTR_DIMS, offsetof(squeeze_attrs, dim), .required = false},
+    GR_ATTR_END};
 
 static const gr_case squeeze_cases[] = {
     {.in = "1,2,1", .give = "{{{1},{2}}}", .want = "{1,2}"},
