@@ -66,7 +66,7 @@ endef
 $(foreach v,$(VARIANTS),$(eval $(call variant,$v)))
 # Random numbers are the same bits on every CPU.
 $B/kernel/%/ops/uniform.o $B/kernel/%/ops/normal.o: KFLAGS += -ffp-contract=off
-$B/core/blas.o: CFLAGS += -I$(BLISINC)
+$B/core/blas.o: CFLAGS += -isystem $(BLISINC)
 $B/core/%.o: runtime/%.c $B/gen/oplist.h
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) -MMD -c $< -o $@

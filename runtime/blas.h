@@ -17,6 +17,9 @@ typedef struct gri_gemm {
     int beta;
 } gri_gemm;
 
+/* How ops/gemm_small.c computes one for a CPU variant. */
+typedef void (*gri_small_gemm)(const gri_gemm *g);
+
 void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g);
 /* One product on the calling thread, for use inside a piece (convolution: one product per image). */
 void gri_gemm_piece(gri_isa isa, const gri_gemm *g);
