@@ -9,16 +9,19 @@
 #define GRI_OPTIM_COEFFS 12
 
 /* One run of n contiguous elements of one parameter. All of the parameter's dtype; state[i] in order of
- * state_names; c: the step's coefficients. Runs are any length; elements are independent. */
+ * state_names, NULL where it is not in use; c: the step's coefficients. Runs are any length; elements are
+ * independent. */
 typedef void (*gri_optim_kernel)(int64_t n, void *param, const void *grad, void *const *state, const double *c);
 
 /* optims/NAME.c: header comment (the update as formulas, paper, defaults); NAME_attrs; NAME_prepare;
  * NAME_forward (the kernel); GR_OPTIM_KERNEL(NAME); GR_OPTIM(NAME) = {…}. */
 struct gr_optim_kind {
-    gr_info info;                  /* attrs: the hyper-parameters, GR_ATTR_REAL or GR_ATTR_BOOL */
-    const char *const *state_names;/* ended by NULL */
-    /* Checks the hyper-parameters of step t (from 1) and computes the coefficients the kernel wants; double
-     * arithmetic, once per group. */
+    gr_info info;                   /* attrs: the hyper-parameters, GR_ATTR_REAL or GR_ATTR_BOOL */
+    const char *const *state_names; /* ended by NULL */
+    /* How many of them these hyper-parameters use; the rest is never allocated. NULL: all. */
+    int (*states)(const void *attrs);
+    /* Checks what a range in the schema cannot say, and computes the coefficients the kernel wants for a
+     * parameter's update number t, from 1 where its state is new. Double arithmetic, once per group. */
     gr_status (*prepare)(gr_ctx *ctx, const void *attrs, int64_t t, double *c);
     const gri_optim_kernel *const *forward; /* from GR_OPTIM_KERNEL */
 };

@@ -1,0 +1,91 @@
+/* measure: the p-norm of gradients, and the kernel by which every clip knows them.
+ *
+ *   sum = Σ (|x| / unit)^p,  peak = max |x|;   p = inf takes the peak alone
+ *
+ * In double. For f32 gradients and p = 1, 2, 3 nothing can overflow or vanish (3.4e38³ = 4e115,
+ * 1.4e-45³ = 3e-135), so that one pass with unit 1 is exact; clip.c says when a second one, with the peak as
+ * unit, is wanted. The same pass finds what is not finite: the sum is NaN if and only if an element is NaN,
+ * the peak infinite if and only if one is infinite (the comparison passes over NaN). */
+#include <float.h>
+
+#include "clip.h"
+#include "vmath.h"
+
+#ifndef GRI_F64
+GRI_SIMD double pow(double, double);
+#endif
+
+typedef struct measure_attrs {
+    double p;
+    bool error_if_nonfinite;
+} measure_attrs;
+
+static const gr_attr measure_schema[] = {
+    {"p", GR_ATTR_REAL, offsetof(measure_attrs, p), .value = 2, .max = INFINITY},
+    {"error_if_nonfinite", GR_ATTR_BOOL, offsetof(measure_attrs, error_if_nonfinite), .value = 0},
+    GR_ATTR_END};
+
+/* Partial sums side by side: several additions are under way at a time, and every CPU adds in the same order. */
+#define MEASURE_LANES 32
+
+typedef struct measure_lanes {
+    double sum[MEASURE_LANES];
+    real peak[MEASURE_LANES];
+} measure_lanes;
+
+#define MEASURE_INLINE static inline __attribute__((always_inline)) /* power and unit are constants inside */
+
+MEASURE_INLINE double measure_term(double a, double p, int power) {
+    return power == 1 ? a : power == 2 ? a * a : power == 3 ? a * a * a : pow(a, p);
+}
+
+/* n is a multiple of MEASURE_LANES. power: p if it is 1, 2 or 3, else 0. */
+MEASURE_INLINE void measure_blocks(int64_t n, const real *x, double p, int power, bool unit, double divisor,
+                                   measure_lanes *out) {
+    measure_lanes l = *out;
+    for (int64_t i = 0; i < n; i += MEASURE_LANES) {
+#pragma omp simd
+        for (int k = 0; k < MEASURE_LANES; k++) {
+            real a = r_abs(x[i + k]);
+            l.sum[k] += measure_term(unit ? (double)a : (double)a / divisor, p, power);
+            l.peak[k] = a > l.peak[k] ? a : l.peak[k];
+        }
+    }
+    *out = l;
+}
+
+static void measure_run(int64_t n, const real *x, double p, double unit, measure_lanes *l) {
+    if (p == 2 && unit == 1) measure_blocks(n, x, p, 2, true, 1, l);
+    else if (p == 1 && unit == 1) measure_blocks(n, x, p, 1, true, 1, l);
+    else if (p == 3 && unit == 1) measure_blocks(n, x, p, 3, true, 1, l);
+    else if (p == 2) measure_blocks(n, x, p, 2, false, unit, l);
+    else if (p == 1) measure_blocks(n, x, p, 1, false, unit, l);
+    else if (p == 3) measure_blocks(n, x, p, 3, false, unit, l);
+    else measure_blocks(n, x, p, 0, false, unit, l);
+}
+
+/* c: p, unit. */
+static void clip_measure_forward(int64_t n, void *grad, const double *c, gri_clip_sum *sum) {
+    measure_lanes l = {{0}, {0}};
+    const real *x = grad;
+    int64_t whole = n - n % MEASURE_LANES;
+    measure_run(whole, x, c[0], c[1], &l);
+    if (whole < n) { /* zeros add nothing to any of it */
+        real tail[MEASURE_LANES] = {0};
+        for (int64_t i = whole; i < n; i++) tail[i - whole] = x[i];
+        measure_run(MEASURE_LANES, tail, c[0], c[1], &l);
+    }
+    *sum = (gri_clip_sum){0, 0};
+    for (int k = 0; k < MEASURE_LANES; k++) {
+        sum->sum += l.sum[k];
+        if ((double)l.peak[k] > sum->peak) sum->peak = (double)l.peak[k];
+    }
+}
+GR_CLIP_KERNEL(measure);
+
+GR_CLIP(measure) = {
+    .info = {.name = "measure", .attrs = measure_schema, .attr_size = sizeof(measure_attrs),
+             .doc = "The p-norm of all gradients together; touches nothing. NaN or infinite if a gradient is, unless "
+                    "error_if_nonfinite is set."},
+    .forward = clip_measure_kernels,
+};
