@@ -40,6 +40,7 @@ gr_status gr_errcode(const gr_ctx *ctx) { return ctx->status; }
 
 void gr_clear_error(gr_ctx *ctx) {
     ctx->status = GR_OK;
+    ctx->placed = false;
     ctx->error[0] = 0;
 }
 
@@ -74,15 +75,8 @@ gr_status gr_fail_within(gr_ctx *ctx, const char *fmt, ...) {
 /* ---- memory ----------------------------------------------------------------------------------------------
  * Two pools. Small objects (structs) are cut from slabs and kept in free lists by 32-byte class. Data blocks
  * are 64-byte aligned and kept by size class, four to an octave, so that at most a fifth is wasted. A warm
- * training step meets the same sizes again and takes nothing from the system.
- *
- * Under the address sanitizer both pools are bypassed, so that it sees every use after free. */
+ * training step meets the same sizes again and takes nothing from the system. */
 
-#ifdef __SANITIZE_ADDRESS__
-#define CTX_POOLED 0
-#else
-#define CTX_POOLED 1
-#endif
 #define CTX_SLAB (64 * 1024)
 #define CTX_MIN_SOFT ((size_t)64 << 20)
 #define CTX_BLOCK_EXTRA 80 /* room for alignment and the raw pointer in front of a block */
@@ -99,15 +93,6 @@ static void *ctx_c_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
 static void *ctx_system(gr_ctx *ctx, void *ptr, size_t osize, size_t nsize) {
     ctx->system_calls++;
     return ctx->alloc(ctx->alloc_ud, ptr, osize, nsize);
-}
-
-/* Charges n bytes, unless the hard limit says no. */
-static bool ctx_charge(gr_ctx *ctx, size_t n) {
-    if (ctx->hard && ctx->live + n > ctx->hard) return false;
-    ctx->live += n;
-    ctx->since_minor += n;
-    if (ctx->live > ctx->peak) ctx->peak = ctx->live;
-    return true;
 }
 
 /* From the system, after giving up our own cache if need be. */
@@ -132,20 +117,20 @@ static bool ctx_slab(gr_ctx *ctx, size_t step, void **list) {
     return true;
 }
 
-void *gri_new(gr_ctx *ctx, size_t size) {
-    if (!ctx_charge(ctx, size)) {
+void *gri_new_slow(gr_ctx *ctx, size_t size) {
+    if (!gri_charge(ctx, size)) {
         gr_fail(ctx, GR_ERR_MEMORY, "memory limit of %zu bytes met (%zu in use)", ctx->hard, ctx->live);
         return NULL;
     }
     void *p = NULL;
-    if (CTX_POOLED && size <= GRI_SMALL_MAX) {
+    if (GRI_POOLED && size <= GRI_SMALL_MAX) {
         size_t class = (size + GRI_SMALL_STEP - 1) / GRI_SMALL_STEP;
         void **list = &ctx->small[class];
         if (*list || ctx_slab(ctx, class * GRI_SMALL_STEP, list)) {
             p = *list;
             *list = *(void **)p;
         }
-    } else if (CTX_POOLED) {
+    } else if (GRI_POOLED) {
         size_t capacity;
         ctx->live -= size; /* the block charges itself */
         p = gri_block_new(ctx, size + 64, &capacity);
@@ -163,15 +148,15 @@ void *gri_new(gr_ctx *ctx, size_t size) {
     return NULL;
 }
 
-void gri_delete(gr_ctx *ctx, void *p, size_t size) {
+void gri_delete_slow(gr_ctx *ctx, void *p, size_t size) {
     if (!p) return;
-    if (CTX_POOLED && size > GRI_SMALL_MAX) {
+    if (GRI_POOLED && size > GRI_SMALL_MAX) {
         char *block = (char *)p - 64;
         gri_block_delete(ctx, block, *(size_t *)block);
         return;
     }
     ctx->live -= size;
-    if (CTX_POOLED) {
+    if (GRI_POOLED) {
         void **list = &ctx->small[(size + GRI_SMALL_STEP - 1) / GRI_SMALL_STEP];
         *(void **)p = *list;
         *list = p;
@@ -202,9 +187,9 @@ static void *ctx_block_system(gr_ctx *ctx, size_t capacity) {
 void *gri_block_new(gr_ctx *ctx, size_t size, size_t *capacity) {
     int c = ctx_class(size);
     if (c >= GRI_BLOCK_CLASSES) return NULL;
-    size_t room = CTX_POOLED ? ctx_class_size(c) : (size ? size : 1);
-    if (!ctx_charge(ctx, room)) return NULL;
-    void *p = CTX_POOLED ? ctx->blocks[c] : NULL;
+    size_t room = GRI_POOLED ? ctx_class_size(c) : (size ? size : 1);
+    if (!gri_charge(ctx, room)) return NULL;
+    void *p = GRI_POOLED ? ctx->blocks[c] : NULL;
     if (p) {
         ctx->blocks[c] = *(void **)p;
         ctx->cached -= room;
@@ -227,7 +212,7 @@ void gri_block_delete(gr_ctx *ctx, void *p, size_t capacity) {
     if (!p) return;
     ctx->live -= capacity;
     size_t keep = ctx->peak > CTX_MIN_SOFT ? ctx->peak : CTX_MIN_SOFT;
-    if (!CTX_POOLED || ctx->live + ctx->cached + capacity > keep) {
+    if (!GRI_POOLED || ctx->live + ctx->cached + capacity > keep) {
         ctx_block_free(ctx, p, capacity);
         return;
     }
@@ -404,6 +389,14 @@ bool gr_interrupted(const gr_ctx *ctx) { return atomic_load_explicit(&ctx->inter
 int64_t gr_step(const gr_ctx *ctx) { return ctx->step; }
 void gr_set_step(gr_ctx *ctx, int64_t step) { ctx->step = step; }
 bool gr_grad_enabled(const gr_ctx *ctx) { return ctx->grad_enabled; }
+
+gr_dtype gr_default_dtype(const gr_ctx *ctx) { return ctx->default_dtype; }
+
+gr_dtype gr_set_default_dtype(gr_ctx *ctx, gr_dtype t) {
+    gr_dtype was = ctx->default_dtype;
+    if (t <= GR_F64) ctx->default_dtype = t;
+    return was;
+}
 
 bool gr_set_grad_enabled(gr_ctx *ctx, bool on) {
     bool was = ctx->grad_enabled;

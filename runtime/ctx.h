@@ -45,11 +45,13 @@ struct gr_ctx {
 
     gr_status status; /* of the first failure since gr_clear_error */
     char error[GRI_ERROR_MAX];
+    bool placed;      /* a layer's path is already in front of it */
 
     atomic_bool interrupted;
     gri_isa isa;
     int threads;
     int index_base;
+    gr_dtype default_dtype; /* zero is GR_F32 */
     struct gri_pool *pool; /* NULL until the first region that wants workers */
 
     uint64_t seed, draws; /* counter-based generator: see random.h */
@@ -65,9 +67,48 @@ struct gr_ctx {
     struct gri_hooks *hooks;      /* global ones; NULL if none */
 };
 
+/* Under the address sanitizer the free lists are bypassed, so that it sees every use after free. */
+#ifdef __SANITIZE_ADDRESS__
+#define GRI_POOLED 0
+#else
+#define GRI_POOLED 1
+#endif
+
+/* Charges n > 0 bytes, unless the hard limit says no. (Without a limit, hard - 1 is the largest number there is.) */
+static inline bool gri_charge(gr_ctx *ctx, size_t n) {
+    size_t live = ctx->live + n;
+    if (__builtin_expect(live - 1 > ctx->hard - 1, 0)) return false;
+    ctx->live = live;
+    ctx->since_minor += n;
+    if (live > ctx->peak) ctx->peak = live;
+    return true;
+}
+
 /* Small objects from free lists. NULL on failure, with the error recorded. Contents undefined. */
-void *gri_new(gr_ctx *ctx, size_t size);
-void gri_delete(gr_ctx *ctx, void *p, size_t size);
+void *gri_new_slow(gr_ctx *ctx, size_t size);
+void gri_delete_slow(gr_ctx *ctx, void *p, size_t size);
+
+static inline void *gri_new(gr_ctx *ctx, size_t size) {
+    if (GRI_POOLED && size <= GRI_SMALL_MAX) {
+        void **list = &ctx->small[(size + GRI_SMALL_STEP - 1) / GRI_SMALL_STEP], *p = *list;
+        if (__builtin_expect(p && gri_charge(ctx, size), 1)) {
+            *list = *(void **)p;
+            return p;
+        }
+    }
+    return gri_new_slow(ctx, size);
+}
+
+static inline void gri_delete(gr_ctx *ctx, void *p, size_t size) {
+    if (GRI_POOLED && p && size <= GRI_SMALL_MAX) {
+        void **list = &ctx->small[(size + GRI_SMALL_STEP - 1) / GRI_SMALL_STEP];
+        *(void **)p = *list;
+        *list = p;
+        ctx->live -= size;
+    } else {
+        gri_delete_slow(ctx, p, size);
+    }
+}
 
 /* Data blocks: 64-byte aligned, *capacity >= size. Reused by size class; never recorded as an error: the
  * caller knows what was wanted and says so. */

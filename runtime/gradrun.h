@@ -67,6 +67,7 @@ typedef struct gr_clip_kind gr_clip_kind;
 
 GR_API const char *gr_version(void);
 GR_API int gr_version_number(void);
+GR_API const char *gr_blas_version(void); /* of BLIS, which multiplies the large matrices */
 GR_API const char *gr_status_str(gr_status s);
 GR_API const char *gr_dtype_name(gr_dtype t); /* "f32", "f64", "i64", "u8" */
 GR_API size_t gr_dtype_size(gr_dtype t);      /* bytes per element */
@@ -137,6 +138,9 @@ GR_API bool gr_interrupted(const gr_ctx *ctx);
 /* The training step under way, counted from 1: one more than the optimizer steps done. Hooks see it. */
 GR_API int64_t gr_step(const gr_ctx *ctx);
 GR_API void gr_set_step(gr_ctx *ctx, int64_t step);
+/* The floating dtype of new parameters: GR_F32 unless told otherwise. Returns what was in force. */
+GR_API gr_dtype gr_set_default_dtype(gr_ctx *ctx, gr_dtype t);
+GR_API gr_dtype gr_default_dtype(const gr_ctx *ctx);
 /* Recording of operations for backward. Returns what was in force. */
 GR_API bool gr_set_grad_enabled(gr_ctx *ctx, bool on);
 GR_API bool gr_grad_enabled(const gr_ctx *ctx);
@@ -242,7 +246,7 @@ typedef struct gr_attr {
 
 /* One line of proof about an op; the specs run every case in every way design 8 names. */
 typedef struct gr_case {
-    const char *in;         /* shapes, one group per input: "3,4 4"; "()" a scalar, "-" an absent input */
+    const char *in;         /* shapes, one group per input: "3,4 4"; "()" a scalar, "-" an absent input, "u8:3" a mask */
     const char *attrs;      /* trailing options as a script gives them: "dim=2, keepdim=true"; may be NULL */
     double lo, hi;          /* inputs are drawn from [lo, hi]; both 0: [-1, 1] */
     const char *give, *want;/* hand values as Lua table constructors, one per input/output: "{1,2}, 3" */
@@ -336,6 +340,9 @@ GR_API int gr_layer_kind_count(void);
 GR_API const gr_layer_kind *gr_layer_kind_at(int i);
 GR_API const gr_layer_kind *gr_layer_kind_find(const char *name);
 GR_API const gr_info *gr_layer_kind_info(const gr_layer_kind *k);
+/* Whose attrs and attr_size the constructor's arguments are: the kind's own, or those of the op it applies. */
+GR_API const gr_info *gr_layer_kind_schema(const gr_layer_kind *k);
+GR_API bool gr_layer_kind_container(const gr_layer_kind *k); /* its constructor takes layers */
 
 /* Makes a layer from its kind's attribute struct. */
 GR_API gr_status gr_layer_new(gr_ctx *ctx, const gr_layer_kind *kind, const void *attrs, gr_layer **out);
@@ -352,6 +359,9 @@ GR_API gr_status gr_layer_train(gr_layer *l, bool on); /* this layer and all bel
 GR_API bool gr_layer_training(const gr_layer *l);
 GR_API const char *gr_layer_type_peek(const gr_layer *l);  /* "Linear" */
 GR_API const char *gr_layer_path_peek(const gr_layer *l);  /* "net.2.fc1"; "" at the root */
+GR_API const gr_layer_kind *gr_layer_kind_peek(const gr_layer *l); /* NULL: made by gr_layer_custom */
+/* The attribute struct, as gr_layer_kind_schema says, to read or change (a dropout rate); NULL if none. */
+GR_API void *gr_layer_attrs_peek(gr_layer *l);
 /* "784→256, no bias": what tells this layer from its neighbours. Returns the length needed, as snprintf. */
 GR_API int gr_layer_describe(const gr_layer *l, char *buf, size_t size);
 GR_API int gr_layer_children(const gr_layer *l);
@@ -405,6 +415,92 @@ GR_API gr_status gr_clip(gr_ctx *ctx, const gr_clip_kind *kind, int n, gr_tensor
 GR_API gr_status gr_idx_read(gr_ctx *ctx, const char *path, gr_tensor **out);
 /* Reads numbers separated by commas, semicolons or blanks, gzipped or not, as an f32 matrix. */
 GR_API gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out);
+
+/* ---- Lua runtimes -----------------------------------------------------------------------------------------
+ * Scripts in a host program: a Lua state with gradrun in it, and the context its tensors live in.
+ *
+ * Like a context, a runtime belongs to one thread at a time, and several may run in parallel. Scripts run
+ * protected: an error comes back as a status, its text with a traceback waits in gr_runtime_errmsg, and the
+ * runtime is usable after any of them. The library itself never prints, exits, installs signal handlers or
+ * calls setlocale; a script may, through io and os. */
+
+struct lua_State;
+typedef struct gr_runtime gr_runtime;
+
+typedef struct gr_runtime_config {
+    size_t size;            /* sizeof(gr_runtime_config), set by gr_runtime_config_init: fields may be appended */
+    gr_alloc_fn alloc;      /* for tensors, and for Lua in gr_open; NULL: the C library's */
+    void *alloc_ud;
+    size_t lua_bytes;       /* gr_open: Lua's own heap is refused more than this; 0: no limit */
+    size_t native_bytes;    /* the same for tensors and graphs */
+    int threads;            /* these three as in gr_config */
+    uint64_t seed;
+    const char *isa;
+    bool watch;             /* gr_runtime_interrupt stops plain Lua from other threads too; see there */
+    void (*write)(void *ud, const char *text, size_t size); /* gr_open: what print prints; NULL: to C's stdout */
+    void (*error)(void *ud, const char *text); /* every failure, as it happens; also what has no call to fail:
+                                                  errors in finalizers, and in gr_open warn; may be NULL */
+    void *ud;               /* of write and error, which must not use the runtime */
+} gr_runtime_config;
+
+GR_API void gr_runtime_config_init(gr_runtime_config *cfg);
+/* Opens a runtime with a Lua state of its own, Lua's libraries in it, collecting generationally. cfg may be NULL.
+ * Fails with GR_ERR_MEMORY, or GR_ERR_ARG for an unknown isa; *out is then NULL. */
+GR_API gr_status gr_open(const gr_runtime_config *cfg, gr_runtime **out);
+/* Opens a runtime in the host's Lua state, which keeps its mode of collection, its print and its limits
+ * (GR_ERR_ARG if cfg has write or lua_bytes) and must outlive the runtime. coroutine.resume, wrap and close are replaced
+ * by twins that note which coroutine runs. Where gradrun was opened before, by require or by an earlier gr_attach,
+ * that context is kept as it is. */
+GR_API gr_status gr_attach(struct lua_State *L, const gr_runtime_config *cfg, gr_runtime **out);
+/* Closes the runtime; returns how many native objects were found alive: 0, or a mistake. After gr_open these
+ * are the host's own references: the scripts are gone, but the runtime stays for another gr_close once they are
+ * released. After gr_attach they may also be in variables of L, and die with it. -1, and nothing done, from inside a script. */
+GR_API int64_t gr_close(gr_runtime *rt);
+
+GR_API gr_ctx *gr_runtime_ctx_peek(const gr_runtime *rt);
+GR_API struct lua_State *gr_runtime_lua_peek(const gr_runtime *rt);
+/* What went wrong in the last call on this runtime, with the script's traceback; "" if it succeeded. */
+GR_API const char *gr_runtime_errmsg(const gr_runtime *rt);
+
+/* Run a script (text, not bytecode). GR_ERR_IO: the file cannot be read. GR_ERR_SCRIPT: it does not compile, or
+ * raised an error. GR_ERR_MEMORY, GR_ERR_INTERRUPT. name is what error messages call the buffer. */
+GR_API gr_status gr_run_file(gr_runtime *rt, const char *path);
+GR_API gr_status gr_run_buffer(gr_runtime *rt, const char *name, const char *text, size_t size);
+
+typedef enum gr_value_kind {
+    GR_VALUE_NIL, GR_VALUE_BOOL, GR_VALUE_INTEGER, GR_VALUE_NUMBER, GR_VALUE_STRING, GR_VALUE_TENSOR
+} gr_value_kind;
+
+typedef struct gr_value {   /* what crosses between a host and its scripts */
+    gr_value_kind kind;
+    bool boolean;
+    int64_t integer;
+    double number;          /* in results also of GR_VALUE_INTEGER */
+    const char *string;     /* in results ends with a 0 that is not counted */
+    size_t size;
+    gr_tensor *tensor;
+} gr_value;
+
+GR_API gr_value gr_value_bool(bool b);
+GR_API gr_value gr_value_integer(int64_t i);
+GR_API gr_value gr_value_number(double x);
+GR_API gr_value gr_value_string(const char *s);
+GR_API gr_value gr_value_tensor(gr_tensor *t);
+
+/* Calls a function by its name from the globals down: "predict", "model.predict". Missing results are nil, further
+ * ones are dropped. Tensors in results are yours (+1); strings are valid until the next call on this runtime. GR_ERR_ARG: there
+ * is no such function, an argument is no value, or a result is not one (a table, say: results are then untouched). */
+GR_API gr_status gr_call(gr_runtime *rt, const char *name, int n_args, const gr_value *args, int n_results,
+                         gr_value *results);
+/* The same for variables: "x", "options.rate". The tables on the way must exist. */
+GR_API gr_status gr_set_global(gr_runtime *rt, const char *name, const gr_value *value);
+GR_API gr_status gr_get_global(gr_runtime *rt, const char *name, gr_value *out);
+
+/* Stops the script under way, or the next one, with GR_ERR_INTERRUPT; pcall cannot catch it. Async-signal-safe and callable from any
+ * thread. Native work stops at once. Plain Lua stops when this is called from the thread that runs it (a signal
+ * handler), or with config.watch: a hook that looks at the flag every 10,000 instructions, with which plain Lua
+ * takes twice its time. */
+GR_API void gr_runtime_interrupt(gr_runtime *rt);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,39 @@
+-- Command-line options of a script: cli.parse(arg, {epochs = 3, ...}) -> options, positional arguments.
+local cli = {}
+
+--- Options are `--name VALUE` or `--name=VALUE`, of their default's type; a boolean takes no value.
+-- Unknown ones stop the script with the list of those there are.
+function cli.parse(args, defaults)
+  local options, rest, i = {}, {}, 1
+  for k, v in pairs(defaults) do options[k] = v end
+  local function fail(message)
+    local names = {}
+    for k, v in pairs(defaults) do names[#names + 1] = ("--%s (%s)"):format(k, tostring(v)) end
+    table.sort(names)
+    error(("%s\noptions: %s"):format(message, table.concat(names, ", ")), 0)
+  end
+  while i <= #args do
+    local name, value = args[i]:match("^%-%-([%w_-]+)=?(.*)$")
+    if not name then
+      rest[#rest + 1] = args[i]
+    else
+      name = name:gsub("-", "_")
+      local default = defaults[name]
+      if default == nil then fail("unknown option --" .. name) end
+      if type(default) == "boolean" then
+        options[name] = true
+      else
+        if value == "" then
+          i = i + 1
+          value = args[i] or fail("--" .. name .. " needs a value")
+        end
+        if type(default) == "number" then value = tonumber(value) or fail("--" .. name .. " needs a number") end
+        options[name] = value
+      end
+    end
+    i = i + 1
+  end
+  return options, rest
+end
+
+return cli

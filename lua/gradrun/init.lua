@@ -1,0 +1,17 @@
+-- gradrun: what `require "gradrun"` gives. The native half is gradrun.core; here are names and policy.
+local gr = require "gradrun.core"
+
+local VERSION = "0.1.0"
+if gr._VERSION ~= VERSION then
+  error(("gradrun: the Lua modules are version %s, but gradrun.core is version %s"):format(VERSION, gr._VERSION), 0)
+end
+gr.version = VERSION
+
+-- Names users of PyTorch know.
+gr.rand, gr.randn, gr.randperm = gr.uniform, gr.normal, gr.permutation
+
+gr.data = require "gradrun.data"
+gr.fit = require("gradrun.trainer").fit
+gr.accuracy = require("gradrun.trainer").accuracy
+
+return gr

@@ -1,0 +1,51 @@
+-- The live line of a training run: on a terminal it is redrawn in place, elsewhere one line an epoch.
+local gr = require "gradrun.core"
+
+local progress = {}
+progress.__index = progress
+
+local function duration(seconds)
+  seconds = math.max(0, math.floor(seconds + 0.5))
+  if seconds < 60 then return ("%ds"):format(seconds) end
+  if seconds < 3600 then return ("%dm%02ds"):format(seconds // 60, seconds % 60) end
+  return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60)
+end
+
+--- progress.new{ epochs = n, steps = steps in an epoch, out = io.stderr }
+function progress.new(options)
+  return setmetatable({
+    epochs = options.epochs, steps = options.steps, out = options.out or io.stderr,
+    columns = gr.terminal(), start = gr.clock(), drawn = -1, samples = 0,
+  }, progress)
+end
+
+local function text(self, s)
+  local now = gr.clock() - self.start
+  local done = ((s.epoch - 1) * self.steps + s.step) / (self.epochs * self.steps)
+  return ("epoch %d/%d  step %d/%d  %.0f samples/s  %s left  loss %.4f  accuracy %.4f  gradient %.3g → %.3g"):format(
+    s.epoch, self.epochs, s.step, self.steps, self.samples / math.max(now, 1e-9),
+    duration(now / done - now), s.loss, s.accuracy, s.norm, s.norm_after)
+end
+
+--- Counts a step; draws at most ten times a second. s: {epoch, step, loss, accuracy, norm, norm_after}.
+function progress:step(s, samples)
+  self.samples = self.samples + samples
+  if not self.columns then return end
+  local now = gr.clock()
+  if now - self.drawn < 0.1 and s.step < self.steps then return end
+  self.drawn = now
+  local line = text(self, s)
+  local width = utf8.len(line)
+  if width >= self.columns then line = line:sub(1, utf8.offset(line, self.columns) - 1) end
+  self.out:write("\r\27[K", line)
+  self.out:flush()
+end
+
+--- Ends an epoch: the line stays, with a remark behind it.
+function progress:epoch(s, remark)
+  if self.columns then self.out:write("\r\27[K") end
+  self.out:write(text(self, s), remark and ("  " .. remark) or "", "\n")
+  self.out:flush()
+end
+
+return progress

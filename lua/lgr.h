@@ -1,0 +1,133 @@
+/* The binding's own header: what one Lua state holds, and how values cross between Lua and the core.
+ *
+ * Three phases in every function that makes something: check all arguments while owning nothing (may raise);
+ * make the empty userdata with its metatable; let the core fill it; raise last. An error raised between the
+ * first and the last phase would leak, so nothing there may raise.
+ *
+ * Upvalue 1 of every function is the lgr_state (light userdata). Functions named lgr_check_… raise. */
+#ifndef LGR_H
+#define LGR_H
+
+#include <lauxlib.h>
+#include <lua.h>
+
+#include "gradrun.h"
+
+typedef enum lgr_type { LGR_TENSOR, LGR_LAYER, LGR_OPTIM, LGR_HOOK, LGR_TYPES } lgr_type;
+
+/* Payload of every userdata. object is NULL when closed. User value 1 keeps alive in Lua what the object needs
+ * there: hook closures, members of a layer, the anchors of what a result was made from. */
+typedef struct lgr_box {
+    void *object;
+    struct lgr_box *next, **link; /* in the innermost gr.scope; link NULL: in none */
+    bool anchored;                /* user value 1 must stay alive as long as anything made from this */
+    bool own;                     /* user value 1 is a table of this object's own; else an anchor passed on */
+} lgr_box;
+
+typedef struct lgr_opcall { /* an op as the binding calls it */
+    const gr_op *op;
+    const gr_info *info;
+    uint8_t min_in, max_in;
+    bool list;  /* one table of tensors */
+    bool draws; /* has seed and counter, filled from the generator */
+} lgr_opcall;
+
+typedef struct lgr_state {
+    gr_ctx *ctx;
+    bool owns_ctx;
+    bool generational;             /* design 6: minor collections help; else only full ones */
+    const void *metatable[LGR_TYPES];
+    lgr_box *scope;                /* head of the innermost scope's list */
+    lua_State *L;                  /* the thread that called into the core last: hooks run on it */
+    const gr_event *event;         /* of the hook under way */
+    lgr_opcall *ops;
+    uint64_t collections;
+} lgr_state;
+
+#define lgr_upstate(L) ((lgr_state *)lua_touserdata(L, lua_upvalueindex(1)))
+
+__attribute__((visibility("default"))) int luaopen_gradrun_core(lua_State *L);
+/* The same over a context made (and closed) by the host; pushes the module table. */
+int lgr_open_with(lua_State *L, gr_ctx *ctx);
+lgr_state *lgr_state_of(lua_State *L); /* NULL before opening */
+
+/* ---- userdata ---- */
+extern const char *const lgr_type_names[LGR_TYPES];
+/* Pushes an empty userdata of the type; nuv user values are always 1. */
+lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type);
+lgr_box *lgr_to_box(lua_State *L, lgr_state *st, int i, lgr_type type); /* NULL if it is not one */
+void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type);     /* raises also when closed */
+#define lgr_check_tensor(L, st, i) ((gr_tensor *)lgr_check(L, st, i, LGR_TENSOR))
+#define lgr_check_layer(L, st, i) ((gr_layer *)lgr_check(L, st, i, LGR_LAYER))
+gr_tensor *lgr_to_tensor(lua_State *L, lgr_state *st, int i);
+void lgr_push_tensor(lua_State *L, lgr_state *st, gr_tensor *t); /* +1 taken, also when it raises; NULL: nil */
+/* The one userdata that stands for an object with an identity (parameters, layers): found again, or made. */
+void lgr_push_same(lua_State *L, lgr_state *st, lgr_type type, void *object /* borrowed */);
+/* Registers the userdata at i as that one. */
+void lgr_set_same(lua_State *L, int i, void *object);
+void lgr_type_new(lua_State *L, lgr_state *st, lgr_type type, const luaL_Reg *meta, const luaL_Reg *methods);
+/* The userdata's user value as a table, made if need be; pushes it. */
+void lgr_push_keep(lua_State *L, int i);
+/* The tensor at `result` and all made from it keep the value on top of the stack (popped) alive (design 4:
+ * closures live as long as the graph that needs them). */
+void lgr_anchor(lua_State *L, int result);
+/* The same with what the tensor at `source` must keep, if anything: hook closures, never source itself. */
+void lgr_anchor_like(lua_State *L, int result, int source);
+
+/* ---- errors and memory ---- */
+int lgr_raise(lua_State *L, lgr_state *st); /* the context's error as a Lua error; clears it */
+/* How the core's callbacks enter Lua: body(job) protected, on the thread that called the core. An error
+ * becomes GR_ERR_SCRIPT, with a traceback if it is a string and as the same value otherwise. */
+gr_status lgr_protected(lgr_state *st, lua_CFunction body, void *job);
+void lgr_relieve(lua_State *L, lgr_state *st, gr_pressure p);
+/* Before operands are read: collects if native bytes demand it (design 6). */
+static inline void lgr_pressure(lua_State *L, lgr_state *st) {
+    gr_pressure p = gr_memory_pressure(st->ctx);
+    st->L = L;
+    if (__builtin_expect(p != GR_PRESSURE_NONE, 0)) lgr_relieve(L, st, p);
+}
+/* After a failed call: true if it was memory, something was collected, and the call is worth one more try. */
+bool lgr_retry(lua_State *L, lgr_state *st, gr_status s);
+/* A full collection that runs finalizers. */
+void lgr_collect(lua_State *L, lgr_state *st);
+
+/* ---- arguments ---- */
+/* Fills attrs (info->attr_size bytes, defaults first) from the arguments from `first` on: positional in the
+ * schema's order, then by name from a trailing table. Raises on unknown names, with a suggestion. skip: names
+ * not to be given (NULL: none), as "shape dtype". */
+void lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *skip);
+void lgr_read_attr(lua_State *L, lgr_state *st, const gr_attr *a, int i, void *attrs, const char *who);
+void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs);
+const gr_attr *lgr_find_attr(const gr_info *info, const char *name); /* NULL if there is none */
+gr_dtype lgr_check_dtype(lua_State *L, int i);
+/* Raises "who: unknown WHAT 'name' (did you mean 'x'?)"; names: separated by blanks. */
+int lgr_unknown(lua_State *L, const char *who, const char *what, const char *name, const char *names);
+/* The same for a field, among the given names and the keys of the table at `methods`. */
+int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods);
+/* Tensors in the table at i, as an array in a buffer left on the stack (nothing is retained: the table is). */
+gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n);
+/* Script position (from 1, negative from the end) to 0-based; raises with the place. */
+int64_t lgr_check_dim(lua_State *L, int i);
+
+/* ---- parts of the module; each adds to the table on top of the stack ---- */
+void lgr_open_tensor(lua_State *L, lgr_state *st);
+void lgr_open_op(lua_State *L, lgr_state *st);
+void lgr_open_layer(lua_State *L, lgr_state *st);
+void lgr_open_optim(lua_State *L, lgr_state *st);
+void lgr_open_hook(lua_State *L, lgr_state *st);
+void lgr_open_grad(lua_State *L, lgr_state *st);
+void lgr_open_data(lua_State *L, lgr_state *st);
+void lgr_open_memory(lua_State *L, lgr_state *st);
+void lgr_open_system(lua_State *L, lgr_state *st);
+void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list); /* into the table on top */
+
+/* Op methods for the tensor metatable's index table, on top of the stack. */
+void lgr_op_methods(lua_State *L, lgr_state *st);
+void lgr_op_operators(lua_State *L, lgr_state *st); /* arithmetic, into the metatable on top */
+int lgr_tensor_tostring(lua_State *L);
+int lgr_tensor_index(lua_State *L, lgr_state *st);    /* t[i], t[{…}] */
+int lgr_tensor_newindex(lua_State *L);
+/* Applies an op with inputs at given stack positions; pushes the result with its anchors. */
+int lgr_apply(lua_State *L, lgr_state *st, const char *name, int n, const int *at, const void *attrs);
+
+#endif

@@ -1,0 +1,332 @@
+/* Arguments by schema: the attribute structs of ops, layers, optimizers and clips from Lua values. */
+#include <math.h>
+#include <string.h>
+
+#include "lgr.h"
+
+/* ---- names and suggestions ------------------------------------------------------------------------------ */
+
+/* Edit distance (with transposition) of short words; large when either is long. */
+static int args_distance(const char *a, const char *b) {
+    enum { MOST = 31 };
+    int n = (int)strlen(a), m = (int)strlen(b), d[3][MOST + 1];
+    if (n > MOST || m > MOST) return 99;
+    for (int j = 0; j <= m; j++) d[0][j] = j;
+    for (int i = 1; i <= n; i++) {
+        int *row = d[i % 3], *up = d[(i + 2) % 3], *upup = d[(i + 1) % 3];
+        row[0] = i;
+        for (int j = 1; j <= m; j++) {
+            int best = up[j - 1] + (a[i - 1] != b[j - 1]);
+            if (up[j] + 1 < best) best = up[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && upup[j - 2] + 1 < best)
+                best = upup[j - 2] + 1;
+            row[j] = best;
+        }
+    }
+    return d[n % 3][m];
+}
+
+int lgr_unknown(lua_State *L, const char *who, const char *what, const char *name, const char *names) {
+    char best[40] = "", word[40];
+    int least = 3; /* at most two slips */
+    for (const char *p = names; *p;) {
+        size_t n = strcspn(p, " ");
+        if (n > 0 && n < sizeof word) {
+            memcpy(word, p, n);
+            word[n] = 0;
+            int d = args_distance(name, word);
+            if (d < least && d < (int)strlen(name)) {
+                least = d;
+                memcpy(best, word, n + 1);
+            }
+        }
+        p += n + (p[n] == ' ');
+    }
+    if (*best) return luaL_error(L, "%s: unknown %s '%s' (did you mean '%s'?)", who, what, name, best);
+    if (*names && strlen(names) < 200) return luaL_error(L, "%s: unknown %s '%s' (known: %s)", who, what, name, names);
+    return luaL_error(L, "%s: unknown %s '%s'", who, what, name);
+}
+
+int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods) {
+    lua_pushstring(L, names);
+    lua_pushnil(L);
+    while (lua_next(L, methods)) {
+        lua_pop(L, 1);
+        lua_pushfstring(L, "%s %s", lua_tostring(L, -2), lua_tostring(L, -1));
+        lua_replace(L, -3);
+    }
+    return lgr_unknown(L, who, "field", name, lua_tostring(L, -1));
+}
+
+const gr_attr *lgr_find_attr(const gr_info *info, const char *name) {
+    for (const gr_attr *a = info->attrs; a && a->name; a++)
+        if (strcmp(a->name, name) == 0) return a;
+    return NULL;
+}
+
+static int args_unknown_option(lua_State *L, const gr_info *info, const char *name) {
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    for (const gr_attr *a = info->attrs; a && a->name; a++) {
+        if (a != info->attrs) luaL_addchar(&b, ' ');
+        luaL_addstring(&b, a->name);
+    }
+    luaL_pushresult(&b);
+    return lgr_unknown(L, info->name, "option", name, lua_tostring(L, -1));
+}
+
+/* ---- single values -------------------------------------------------------------------------------------- */
+
+gr_dtype lgr_check_dtype(lua_State *L, int i) {
+    const char *s = luaL_checkstring(L, i);
+    for (int t = 0; t < GR_DTYPES; t++)
+        if (strcmp(s, gr_dtype_name((gr_dtype)t)) == 0) return (gr_dtype)t;
+    return (gr_dtype)lgr_unknown(L, "dtype", "dtype", s, "f32 f64 i64 u8");
+}
+
+static int args_type_error(lua_State *L, const char *who, const gr_attr *a, int i, const char *want) {
+    return luaL_error(L, "%s: %s is %s, expected %s", who, a->name, luaL_tolstring(L, i, NULL), want);
+}
+
+static int64_t args_integer(lua_State *L, const char *who, const gr_attr *a, int i) {
+    int ok;
+    lua_Integer v = lua_tointegerx(L, i, &ok);
+    if (!ok || lua_type(L, i) != LUA_TNUMBER) args_type_error(L, who, a, i, "a whole number");
+    return v;
+}
+
+static void args_range(lua_State *L, const char *who, const gr_attr *a, double v) {
+    if (a->min == 0 && a->max == 0) return;
+    if (v >= a->min && v <= a->max) return;
+    if (isinf(a->max)) luaL_error(L, "%s: %s is %f, expected at least %f", who, a->name, v, a->min);
+    luaL_error(L, "%s: %s is %f, expected %f to %f", who, a->name, v, a->min, a->max);
+}
+
+static int64_t args_from_one(lua_State *L, const char *who, const gr_attr *a, int64_t v) {
+    if (v == 0) luaL_error(L, "%s: %s is 0, but dimensions and positions count from 1 (or from the end: -1)", who, a->name);
+    return v > 0 ? v - 1 : v;
+}
+
+static int64_t args_word(lua_State *L, const char *who, const gr_attr *a, int i) {
+    if (lua_type(L, i) != LUA_TSTRING) args_type_error(L, who, a, i, a->words);
+    const char *s = lua_tostring(L, i);
+    int64_t at = 0;
+    for (const char *p = a->words; *p; at++) {
+        size_t n = strcspn(p, " ");
+        if (strlen(s) == n && memcmp(s, p, n) == 0) return at;
+        p += n + (p[n] == ' ');
+    }
+    return lgr_unknown(L, who, a->name, s, a->words);
+}
+
+static void args_dims(lua_State *L, const char *who, const gr_attr *a, int i, gr_dims *d) {
+    i = lua_absindex(L, i);
+    bool table = lua_istable(L, i);
+    lua_Integer n = table ? (lua_Integer)lua_rawlen(L, i) : 1;
+    if (n > GR_MAX_RANK) luaL_error(L, "%s: %s has %d entries, at most %d are possible", who, a->name, (int)n, GR_MAX_RANK);
+    d->n = (int32_t)n;
+    for (lua_Integer k = 1; k <= n; k++) {
+        if (table) lua_rawgeti(L, i, k);
+        else lua_pushvalue(L, i);
+        int64_t v = args_integer(L, who, a, -1);
+        d->v[k - 1] = a->kind == GR_ATTR_DIMS ? args_from_one(L, who, a, v) : v;
+        lua_pop(L, 1);
+    }
+}
+
+static void args_pair(lua_State *L, const char *who, const gr_attr *a, int i, int64_t *pair) {
+    i = lua_absindex(L, i);
+    for (int k = 0; k < 2; k++) {
+        if (lua_istable(L, i)) {
+            if (lua_rawlen(L, i) != 2) args_type_error(L, who, a, i, "a whole number or two of them");
+            lua_rawgeti(L, i, k + 1);
+        } else {
+            lua_pushvalue(L, i);
+        }
+        pair[k] = args_integer(L, who, a, -1);
+        args_range(L, who, a, (double)pair[k]);
+        lua_pop(L, 1);
+    }
+}
+
+void lgr_read_attr(lua_State *L, lgr_state *st, const gr_attr *a, int i, void *attrs, const char *who) {
+    void *at = (char *)attrs + a->offset;
+    (void)st;
+    switch (a->kind) {
+    case GR_ATTR_REAL:
+        if (lua_type(L, i) != LUA_TNUMBER) args_type_error(L, who, a, i, "a number");
+        *(double *)at = lua_tonumber(L, i);
+        args_range(L, who, a, *(double *)at);
+        break;
+    case GR_ATTR_INT:
+        *(int64_t *)at = args_integer(L, who, a, i);
+        args_range(L, who, a, (double)*(int64_t *)at);
+        break;
+    case GR_ATTR_BOOL:
+        if (!lua_isboolean(L, i)) args_type_error(L, who, a, i, "true or false");
+        *(bool *)at = lua_toboolean(L, i);
+        break;
+    case GR_ATTR_DIM:
+    case GR_ATTR_POS: *(int64_t *)at = args_from_one(L, who, a, args_integer(L, who, a, i)); break;
+    case GR_ATTR_DIMS:
+    case GR_ATTR_SHAPE: args_dims(L, who, a, i, at); break;
+    case GR_ATTR_PAIR: args_pair(L, who, a, i, at); break;
+    case GR_ATTR_DTYPE: *(int64_t *)at = lgr_check_dtype(L, i); break;
+    case GR_ATTR_WORD: *(int64_t *)at = args_word(L, who, a, i); break;
+    }
+}
+
+void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs) {
+    const void *at = (const char *)attrs + a->offset;
+    const gr_dims *d = at;
+    switch (a->kind) {
+    case GR_ATTR_REAL: lua_pushnumber(L, *(const double *)at); break;
+    case GR_ATTR_BOOL: lua_pushboolean(L, *(const bool *)at); break;
+    case GR_ATTR_DTYPE: lua_pushstring(L, gr_dtype_name((gr_dtype) * (const int64_t *)at)); break;
+    case GR_ATTR_DIM:
+    case GR_ATTR_POS: lua_pushinteger(L, *(const int64_t *)at >= 0 ? *(const int64_t *)at + 1 : *(const int64_t *)at); break;
+    case GR_ATTR_PAIR:
+        lua_createtable(L, 2, 0);
+        for (int k = 0; k < 2; k++) {
+            lua_pushinteger(L, ((const int64_t *)at)[k]);
+            lua_rawseti(L, -2, k + 1);
+        }
+        break;
+    case GR_ATTR_DIMS:
+    case GR_ATTR_SHAPE:
+        lua_newtable(L);
+        for (int k = 0; k < d->n; k++) {
+            lua_pushinteger(L, d->v[k] + (a->kind == GR_ATTR_DIMS && d->v[k] >= 0));
+            lua_rawseti(L, -2, k + 1);
+        }
+        break;
+    case GR_ATTR_WORD: {
+        const char *p = a->words;
+        for (int64_t k = *(const int64_t *)at; k > 0; k--) p += strcspn(p, " ") + 1;
+        lua_pushlstring(L, p, strcspn(p, " "));
+        break;
+    }
+    default: lua_pushinteger(L, *(const int64_t *)at); break;
+    }
+}
+
+/* ---- whole structs -------------------------------------------------------------------------------------- */
+
+static bool args_skipped(const char *skip, const char *name) {
+    size_t n = strlen(name);
+    for (const char *p = skip; p && *p;) {
+        size_t k = strcspn(p, " ");
+        if (k == n && memcmp(p, name, n) == 0) return true;
+        p += k + (p[k] == ' ');
+    }
+    return false;
+}
+
+/* Options by name: a table whose keys are strings. */
+static bool args_is_options(lua_State *L, int i) {
+    if (!lua_istable(L, i)) return false;
+    lua_pushnil(L);
+    if (!lua_next(L, i)) return true; /* {} */
+    bool named = lua_type(L, -2) == LUA_TSTRING;
+    lua_pop(L, 2);
+    return named;
+}
+
+/* adam's pair of rates, as PyTorch writes it */
+static bool args_betas(lua_State *L, lgr_state *st, const gr_info *info, const char *name, void *attrs) {
+    const gr_attr *b1 = lgr_find_attr(info, "beta1"), *b2 = lgr_find_attr(info, "beta2");
+    if (strcmp(name, "betas") != 0 || !b1 || !b2) return false;
+    int i = lua_gettop(L);
+    if (!lua_istable(L, i) || lua_rawlen(L, i) != 2) luaL_error(L, "%s: betas is not a table of two numbers", info->name);
+    lua_rawgeti(L, i, 1);
+    lgr_read_attr(L, st, b1, -1, attrs, info->name);
+    lua_rawgeti(L, i, 2);
+    lgr_read_attr(L, st, b2, -1, attrs, info->name);
+    lua_pop(L, 2);
+    return true;
+}
+
+static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, int i, void *attrs, const char *skip) {
+    uint64_t given = 0;
+    lua_pushnil(L);
+    while (lua_next(L, i)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            luaL_error(L, "%s: option table has the key %s; names are expected", info->name, luaL_tolstring(L, -2, NULL));
+        const char *name = lua_tostring(L, -2);
+        const gr_attr *a = lgr_find_attr(info, name);
+        if (!a && args_betas(L, st, info, name, attrs)) {
+            lua_pop(L, 1);
+            continue;
+        }
+        if (!a || args_skipped(skip, name)) args_unknown_option(L, info, name);
+        lgr_read_attr(L, st, a, -1, attrs, info->name);
+        given |= 1ull << (a - info->attrs);
+        lua_pop(L, 1);
+    }
+    return given;
+}
+
+void lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *skip) {
+    int top = lua_gettop(L), i = first;
+    uint64_t given = 0;
+    gr_attrs_default(info, attrs);
+    for (const gr_attr *a = info->attrs; a && a->name && i <= top; a++) {
+        if (args_skipped(skip, a->name)) continue;
+        if (i == top && args_is_options(L, i) && !(a->kind == GR_ATTR_SHAPE && lua_rawlen(L, i) == 0 && a->required && top == first))
+            break;
+        if (lua_isnil(L, i)) {
+            i++;
+            continue;
+        }
+        bool several = (a->kind == GR_ATTR_SHAPE || a->kind == GR_ATTR_DIMS) && lua_isinteger(L, i);
+        if (several && i < top && lua_isinteger(L, i + 1)) { /* x:view(3, 4) */
+            gr_dims *d = (gr_dims *)((char *)attrs + a->offset);
+            int n = 0;
+            while (i + n <= top && lua_isinteger(L, i + n)) n++;
+            if (n > GR_MAX_RANK) luaL_error(L, "%s: %d sizes, at most %d are possible", info->name, n, GR_MAX_RANK);
+            for (int k = 0; k < n; k++) {
+                gr_dims one;
+                args_dims(L, info->name, a, i + k, &one);
+                d->v[k] = one.v[0];
+            }
+            d->n = n;
+            i += n;
+        } else {
+            lgr_read_attr(L, st, a, i++, attrs, info->name);
+        }
+        given |= 1ull << (a - info->attrs);
+    }
+    if (i == top && args_is_options(L, i)) given |= args_options(L, st, info, i++, attrs, skip);
+    if (i <= top && !lua_isnil(L, i))
+        luaL_error(L, "%s: argument %d (%s) is one too many", info->name, i, luaL_tolstring(L, i, NULL));
+    for (const gr_attr *a = info->attrs; a && a->name; a++)
+        if (a->required && !(given >> (a - info->attrs) & 1) && !args_skipped(skip, a->name))
+            luaL_error(L, "%s: %s is missing", info->name, a->name);
+}
+
+/* ---- tensors -------------------------------------------------------------------------------------------- */
+
+gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
+    luaL_checktype(L, i, LUA_TTABLE);
+    i = lua_absindex(L, i);
+    lua_Integer count = (lua_Integer)lua_rawlen(L, i);
+    if (count > 65535) luaL_error(L, "a list of %d tensors is too long", (int)count);
+    gr_tensor **list = lua_newuserdatauv(L, ((size_t)count + 1) * sizeof *list, 0);
+    for (lua_Integer k = 1; k <= count; k++) {
+        lua_rawgeti(L, i, k);
+        lgr_box *b = lgr_to_box(L, st, -1, LGR_TENSOR);
+        if (!b || !b->object)
+            luaL_error(L, "entry %d of the list is %s, expected a tensor", (int)k, b ? "a closed tensor" : luaL_typename(L, -1));
+        list[k - 1] = b->object;
+        lua_pop(L, 1);
+    }
+    *n = (int)count;
+    return list;
+}
+
+int64_t lgr_check_dim(lua_State *L, int i) {
+    lua_Integer v = luaL_checkinteger(L, i);
+    if (v == 0) luaL_argerror(L, i, "dimensions and positions count from 1 (or from the end: -1)");
+    return v > 0 ? v - 1 : v;
+}

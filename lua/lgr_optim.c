@@ -1,0 +1,291 @@
+/* Optimizers and clips: constructors and functions from the descriptors, hyper-parameters as fields. */
+#include <string.h>
+
+#include "lgr.h"
+
+#define OPTIM_ATTRS 32 /* 64-bit words of an attribute struct */
+
+typedef struct optim_group { /* payload of opt.groups[i]; user value 1: the optimizer */
+    lgr_state *st;
+    gr_optim *optim;
+    int group;
+} optim_group;
+
+static const gr_info *optim_info(lua_State *L, int i) {
+    (void)L;
+    return gr_optim_kind_info(gr_optim_kind_at(i));
+}
+
+/* The kind is found by the optimizer's own address in its userdata's user value: {kind index}. */
+static const gr_info *optim_schema(lua_State *L, int box) {
+    lgr_push_keep(L, box);
+    lua_getfield(L, -1, "kind");
+    int k = (int)lua_tointeger(L, -1);
+    lua_pop(L, 2);
+    return optim_info(L, k);
+}
+
+/* ---- constructing --------------------------------------------------------------------------------------- */
+
+/* One group: the parameters at index params, hyper-parameters already read. */
+static void optim_add(lua_State *L, lgr_state *st, gr_optim *o, int params, const void *attrs) {
+    int n;
+    gr_tensor **list = lgr_check_list(L, st, params, &n);
+    if (gr_optim_add_group(o, n, list, attrs) != GR_OK) lgr_raise(L, st);
+    lua_pop(L, 1);
+}
+
+/* {params = {...}, lr = ...}: over the defaults at `defaults`. */
+static void optim_add_group(lua_State *L, lgr_state *st, gr_optim *o, const gr_info *info, int group, const void *defaults) {
+    uint64_t attrs[OPTIM_ATTRS];
+    memcpy(attrs, defaults, info->attr_size);
+    lua_pushnil(L);
+    while (lua_next(L, group)) {
+        const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
+        const gr_attr *a = lgr_find_attr(info, key);
+        if (a) lgr_read_attr(L, st, a, lua_gettop(L), attrs, info->name);
+        else if (strcmp(key, "params") != 0) lgr_unknown(L, info->name, "option of a group", key, "params lr weight_decay");
+        lua_pop(L, 1);
+    }
+    if (lua_getfield(L, group, "params") != LUA_TTABLE) luaL_error(L, "%s: a group has no params", info->name);
+    optim_add(L, st, o, lua_gettop(L), attrs);
+    lua_pop(L, 1);
+}
+
+/* optim.NAME(parameters or groups, options): upvalue 2 is the kind's position. */
+static int optim_construct(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    int k = (int)lua_tointeger(L, lua_upvalueindex(2));
+    const gr_info *info = optim_info(L, k);
+    uint64_t attrs[OPTIM_ATTRS];
+    gr_optim *o;
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lgr_read_attrs(L, st, info, 2, attrs, NULL);
+    lua_settop(L, 1);
+    lgr_pressure(L, st);
+    lgr_box *b = lgr_new_box(L, st, LGR_OPTIM);
+    if (gr_optim_new(st->ctx, gr_optim_kind_at(k), &o) != GR_OK) return lgr_raise(L, st);
+    b->object = o;
+    lgr_set_same(L, 2, o);
+    lgr_push_keep(L, 2);
+    lua_pushinteger(L, k);
+    lua_setfield(L, -2, "kind");
+    lua_pushvalue(L, 1); /* the parameters' userdata, and so their hooks, live as long */
+    lua_setfield(L, -2, "params");
+    lua_settop(L, 2);
+    bool grouped = lua_rawgeti(L, 1, 1) == LUA_TTABLE;
+    lua_pop(L, 1);
+    if (!grouped) {
+        optim_add(L, st, o, 1, attrs);
+        return 1;
+    }
+    for (lua_Integer g = 1; lua_rawgeti(L, 1, g) == LUA_TTABLE; g++) {
+        optim_add_group(L, st, o, info, lua_gettop(L), attrs);
+        lua_pop(L, 1);
+    }
+    lua_settop(L, 2);
+    return 1;
+}
+
+/* opt:add_group{params = {...}, lr = ...} */
+static int optim_method_add_group(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    const gr_info *info = optim_schema(L, 1);
+    luaL_checktype(L, 2, LUA_TTABLE);
+    optim_add_group(L, st, o, info, 2, gr_optim_attrs_peek(o, 0));
+    lgr_push_keep(L, 1);
+    lua_pushvalue(L, 2);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    return 0;
+}
+
+/* ---- stepping ------------------------------------------------------------------------------------------- */
+
+static int optim_step(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    lgr_pressure(L, st);
+    gr_status s = gr_optim_step(o);
+    if (s != GR_OK && lgr_retry(L, st, s)) s = gr_optim_step(o);
+    st->L = L;
+    return s == GR_OK ? 0 : lgr_raise(L, st);
+}
+
+static int optim_zero_grad(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    return gr_optim_zero_grad(lgr_check(L, st, 1, LGR_OPTIM)) == GR_OK ? 0 : lgr_raise(L, st);
+}
+
+static int optim_steps(lua_State *L) {
+    lua_pushinteger(L, gr_optim_steps(lgr_check(L, lgr_upstate(L), 1, LGR_OPTIM)));
+    return 1;
+}
+
+/* opt:state(param) -> {exp_avg = tensor, ...} */
+static int optim_state(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    gr_tensor *p = lgr_check_tensor(L, st, 2), *t;
+    const char *name;
+    lua_newtable(L);
+    for (int i = 0; (t = gr_optim_state_peek(o, p, i, &name)); i++) {
+        lgr_push_tensor(L, st, gr_retain(t));
+        lua_setfield(L, -2, name);
+    }
+    return 1;
+}
+
+/* ---- hyper-parameters as fields ------------------------------------------------------------------------- */
+
+static void optim_push_group(lua_State *L, lgr_state *st, int box, gr_optim *o, int g) {
+    box = lua_absindex(L, box);
+    optim_group *p = lua_newuserdatauv(L, sizeof *p, 1);
+    *p = (optim_group){st, o, g};
+    lua_pushvalue(L, box);
+    lua_setiuservalue(L, -2, 1);
+    luaL_setmetatable(L, "gradrun.Group");
+}
+
+static int optim_group_index(lua_State *L) {
+    optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
+    const char *key = luaL_checkstring(L, 2);
+    lua_getiuservalue(L, 1, 1);
+    const gr_info *info = optim_schema(L, -1);
+    const gr_attr *a = lgr_find_attr(info, key);
+    if (a) return lgr_push_attr(L, a, gr_optim_attrs_peek(p->optim, p->group)), 1;
+    if (strcmp(key, "params") != 0) return lgr_unknown(L, info->name, "hyper-parameter", key, "params lr weight_decay");
+    int n = gr_optim_params(p->optim, p->group);
+    lua_createtable(L, n, 0);
+    for (int i = 0; i < n; i++) {
+        lgr_push_same(L, p->st, LGR_TENSOR, gr_optim_param_peek(p->optim, p->group, i));
+        lua_rawseti(L, -2, i + 1);
+    }
+    return 1;
+}
+
+static int optim_group_newindex(lua_State *L) {
+    optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
+    const char *key = luaL_checkstring(L, 2);
+    lua_getiuservalue(L, 1, 1);
+    const gr_info *info = optim_schema(L, -1);
+    const gr_attr *a = lgr_find_attr(info, key);
+    if (!a) return lgr_unknown(L, info->name, "hyper-parameter", key, "lr weight_decay");
+    lgr_read_attr(L, p->st, a, 3, gr_optim_attrs_peek(p->optim, p->group), info->name);
+    return 0;
+}
+
+/* opt.lr is group 1's; opt.groups are all of them. */
+static int optim_index(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    lua_pushvalue(L, 2);
+    if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
+    const char *key = luaL_checkstring(L, 2);
+    const gr_info *info = optim_schema(L, 1);
+    const gr_attr *a = lgr_find_attr(info, key);
+    if (a && gr_optim_groups(o) > 0) return lgr_push_attr(L, a, gr_optim_attrs_peek(o, 0)), 1;
+    if (strcmp(key, "groups") != 0) return lgr_unknown_field(L, info->name, key, "groups lr weight_decay", lua_upvalueindex(2));
+    lua_newtable(L);
+    for (int g = 0; g < gr_optim_groups(o); g++) {
+        optim_push_group(L, st, 1, o, g);
+        lua_rawseti(L, -2, g + 1);
+    }
+    return 1;
+}
+
+/* opt.lr = x sets every group's. */
+static int optim_newindex(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    const char *key = luaL_checkstring(L, 2);
+    const gr_info *info = optim_schema(L, 1);
+    const gr_attr *a = lgr_find_attr(info, key);
+    if (!a) return lgr_unknown(L, info->name, "hyper-parameter", key, "lr weight_decay");
+    for (int g = 0; g < gr_optim_groups(o); g++) lgr_read_attr(L, st, a, 3, gr_optim_attrs_peek(o, g), info->name);
+    return 0;
+}
+
+static int optim_tostring(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    const gr_info *info = optim_schema(L, 1);
+    luaL_Buffer b;
+    luaL_buffinit(L, &b);
+    luaL_addstring(&b, info->name);
+    for (int g = 0; g < gr_optim_groups(o); g++) {
+        lua_pushfstring(L, "%s%d parameters", g ? "; " : ": ", gr_optim_params(o, g));
+        luaL_addvalue(&b);
+        for (const gr_attr *a = info->attrs; a && a->name; a++) {
+            lgr_push_attr(L, a, gr_optim_attrs_peek(o, g));
+            lua_pushfstring(L, ", %s %s", a->name, luaL_tolstring(L, -1, NULL));
+            lua_replace(L, -3);
+            lua_pop(L, 1);
+            luaL_addvalue(&b);
+        }
+    }
+    luaL_pushresult(&b);
+    return 1;
+}
+
+/* ---- clips ---------------------------------------------------------------------------------------------- */
+
+/* gr.clip.NAME_(parameters, options) -> the norm before, a report */
+static int optim_clip(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    const gr_clip_kind *k = lua_touserdata(L, lua_upvalueindex(2));
+    const gr_info *info = gr_clip_kind_info(k);
+    uint64_t attrs[OPTIM_ATTRS];
+    gr_tensor *one, **list = &one;
+    gr_clip_report r = {0};
+    int n = 1;
+    lgr_read_attrs(L, st, info, 2, attrs, NULL);
+    if (lgr_to_box(L, st, 1, LGR_TENSOR)) one = lgr_check_tensor(L, st, 1);
+    else list = lgr_check_list(L, st, 1, &n);
+    if (gr_clip(st->ctx, k, n, list, attrs, &r) != GR_OK) return lgr_raise(L, st);
+    lua_pushnumber(L, r.norm);
+    lua_createtable(L, 0, 4);
+    lua_pushnumber(L, r.norm);
+    lua_setfield(L, -2, "norm");
+    lua_pushnumber(L, r.norm_after);
+    lua_setfield(L, -2, "norm_after");
+    lua_pushinteger(L, r.clipped);
+    lua_setfield(L, -2, "clipped");
+    lua_pushinteger(L, r.tensors);
+    lua_setfield(L, -2, "tensors");
+    return 2;
+}
+
+/* ---- opening -------------------------------------------------------------------------------------------- */
+
+static const luaL_Reg optim_meta[] = {{"__index", optim_index}, {"__newindex", optim_newindex},
+                                      {"__tostring", optim_tostring}, {0}};
+static const luaL_Reg optim_methods[] = {{"step", optim_step}, {"zero_grad", optim_zero_grad}, {"steps", optim_steps},
+                                         {"state", optim_state}, {"add_group", optim_method_add_group}, {0}};
+static const luaL_Reg optim_group_meta[] = {{"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {0}};
+
+void lgr_open_optim(lua_State *L, lgr_state *st) {
+    luaL_newmetatable(L, "gradrun.Group");
+    luaL_setfuncs(L, optim_group_meta, 0);
+    lua_pop(L, 1);
+    lgr_type_new(L, st, LGR_OPTIM, optim_meta, optim_methods);
+    lua_newtable(L);
+    for (int i = 0; i < gr_optim_kind_count(); i++) {
+        lua_pushlightuserdata(L, st);
+        lua_pushinteger(L, i);
+        lua_pushcclosure(L, optim_construct, 2);
+        lua_setfield(L, -2, optim_info(L, i)->name);
+    }
+    lua_setfield(L, -2, "optim");
+    lua_newtable(L);
+    for (int i = 0; i < gr_clip_kind_count(); i++) {
+        const gr_clip_kind *k = gr_clip_kind_at(i);
+        const char *name = gr_clip_kind_info(k)->name;
+        lua_pushfstring(L, strcmp(name, "measure") == 0 ? "%s" : "%s_", name);
+        lua_pushlightuserdata(L, st);
+        lua_pushlightuserdata(L, (void *)k);
+        lua_pushcclosure(L, optim_clip, 2);
+        lua_rawset(L, -3);
+    }
+    lua_setfield(L, -2, "clip");
+}

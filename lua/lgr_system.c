@@ -1,0 +1,36 @@
+/* What stock Lua cannot ask the system: a wall clock, the terminal, memory use of the process. */
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lgr.h"
+
+/* gr.clock() -> seconds of a clock that never goes back */
+static int system_clock(lua_State *L) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    lua_pushnumber(L, (double)t.tv_sec + (double)t.tv_nsec * 1e-9);
+    return 1;
+}
+
+/* gr.terminal() -> columns of the terminal stderr is, or nil */
+static int system_terminal(lua_State *L) {
+    struct winsize w;
+    if (!isatty(2)) return 0;
+    lua_pushinteger(L, ioctl(2, TIOCGWINSZ, &w) == 0 && w.ws_col > 0 ? w.ws_col : 80);
+    return 1;
+}
+
+/* gr.peak_rss() -> bytes of resident memory the process had at most */
+static int system_peak_rss(lua_State *L) {
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    lua_pushinteger(L, (lua_Integer)u.ru_maxrss * 1024);
+    return 1;
+}
+
+static const luaL_Reg system_functions[] = {
+    {"clock", system_clock}, {"terminal", system_terminal}, {"peak_rss", system_peak_rss}, {0}};
+
+void lgr_open_system(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, system_functions); }

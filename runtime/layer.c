@@ -1,0 +1,395 @@
+#include "layer.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "draw.h"
+#include "tape.h"
+
+extern const gr_layer_kind *const gri_layers[]; /* generated list, ended by NULL */
+
+int gr_layer_kind_count(void) {
+    int n = 0;
+    while (gri_layers[n]) n++;
+    return n;
+}
+
+const gr_layer_kind *gr_layer_kind_at(int i) { return gri_layers[i]; }
+
+const gr_layer_kind *gr_layer_kind_find(const char *name) {
+    for (int i = 0; gri_layers[i]; i++)
+        if (strcmp(gri_layers[i]->info.name, name) == 0) return gri_layers[i];
+    return NULL;
+}
+
+const gr_info *gr_layer_kind_info(const gr_layer_kind *k) { return &k->info; }
+const gr_info *gr_layer_kind_schema(const gr_layer_kind *k) { return k->op ? gr_op_info(k->op) : &k->info; }
+bool gr_layer_kind_container(const gr_layer_kind *k) { return k->container; }
+
+/* ---- life ----------------------------------------------------------------------------------------------- */
+
+static void layer_free_members(gr_ctx *ctx, gri_member *m, int n, int cap) {
+    for (int i = 0; i < n; i++) {
+        gri_strfree(ctx, m[i].name);
+        gr_release(m[i].tensor);
+    }
+    gri_array_free(ctx, m, cap, sizeof *m);
+}
+
+void gri_layer_free(gr_layer *l) {
+    gr_ctx *ctx = l->head.ctx;
+    gri_hooks_free(ctx, &l->hooks);
+    if (l->host_drop) l->host_drop(l->host_ud);
+    layer_free_members(ctx, l->params, l->n_params, l->cap_params);
+    layer_free_members(ctx, l->buffers, l->n_buffers, l->cap_buffers);
+    for (int i = 0; i < l->n_children; i++) {
+        gri_strfree(ctx, l->children[i].name);
+        gr_release(l->children[i].layer);
+    }
+    gri_array_free(ctx, l->children, l->cap_children, sizeof *l->children);
+    gri_strfree(ctx, l->type);
+    gri_strfree(ctx, l->path);
+    if (l->attrs) gri_delete(ctx, l->attrs, gr_layer_kind_schema(l->kind)->attr_size);
+    ctx->objects[GRI_LAYER]--;
+    gri_delete(ctx, l, sizeof *l);
+}
+
+static gr_layer *layer_alloc(gr_ctx *ctx) {
+    gr_layer *l = gri_new(ctx, sizeof *l);
+    if (!l) return NULL;
+    *l = (gr_layer){.head = {ctx, 1, GRI_LAYER}, .training = true};
+    ctx->objects[GRI_LAYER]++;
+    return l;
+}
+
+gr_status gr_layer_new(gr_ctx *ctx, const gr_layer_kind *kind, const void *attrs, gr_layer **out) {
+    gr_layer *l = layer_alloc(ctx);
+    if (!l) return GR_ERR_MEMORY;
+    gr_status s = GR_OK;
+    l->kind = kind;
+    const gr_info *schema = gr_layer_kind_schema(kind);
+    if (schema->attr_size) {
+        l->attrs = gri_new(ctx, schema->attr_size);
+        if (!l->attrs) s = GR_ERR_MEMORY;
+        else if (attrs) memcpy(l->attrs, attrs, schema->attr_size);
+        else gr_attrs_default(schema, l->attrs);
+    }
+    if (s == GR_OK && kind->init) s = kind->init(l);
+    if (s != GR_OK) {
+        gr_fail_within(ctx, "%s", kind->info.name);
+        gr_release(l);
+        return s;
+    }
+    *out = l;
+    return GR_OK;
+}
+
+gr_status gr_layer_custom(gr_ctx *ctx, const char *name, gr_forward_fn forward, void (*drop)(void *ud), void *ud,
+                          gr_layer **out) {
+    gr_layer *l = layer_alloc(ctx);
+    if (!l || !(l->type = gri_strdup(ctx, name))) {
+        gr_release(l);
+        if (drop) drop(ud);
+        return GR_ERR_MEMORY;
+    }
+    l->host_forward = forward;
+    l->host_drop = drop;
+    l->host_ud = ud;
+    *out = l;
+    return GR_OK;
+}
+
+/* ---- members and their names ---------------------------------------------------------------------------- */
+
+/* "a.b", or "b" under an unnamed parent. NULL when out of memory. For gri_strfree. */
+static char *layer_join(gr_ctx *ctx, const char *path, const char *name) {
+    if (!*path) return gri_strdup(ctx, name);
+    char *s = gri_new(ctx, strlen(path) + strlen(name) + 2);
+    if (s) sprintf(s, "%s.%s", path, name);
+    return s;
+}
+
+static gr_status layer_name_param(gr_layer *l, const gri_member *m) {
+    char *full = layer_join(l->head.ctx, gr_layer_path_peek(l), m->name);
+    if (!full) return GR_ERR_MEMORY;
+    gr_status s = gr_tensor_requires_grad(m->tensor) ? gr_tensor_set_name(m->tensor, full) : GR_OK;
+    gri_strfree(l->head.ctx, full);
+    return s;
+}
+
+static gr_status layer_set_path(gr_layer *l, const char *parent, const char *name) {
+    gr_ctx *ctx = l->head.ctx;
+    char *path = layer_join(ctx, parent, name);
+    if (!path) return GR_ERR_MEMORY;
+    gri_strfree(ctx, l->path);
+    l->path = path;
+    for (int i = 0; i < l->n_params; i++) GR_TRY(layer_name_param(l, &l->params[i]));
+    for (int i = 0; i < l->n_children; i++) GR_TRY(layer_set_path(l->children[i].layer, path, l->children[i].name));
+    return GR_OK;
+}
+
+static bool layer_reaches(const gr_layer *from, const gr_layer *to) {
+    if (from == to) return true;
+    for (int i = 0; i < from->n_children; i++)
+        if (layer_reaches(from->children[i].layer, to)) return true;
+    return false;
+}
+
+static gr_status layer_check_name(gr_layer *l, const char *name) {
+    if (!*name || strchr(name, '.'))
+        return gr_fail(l->head.ctx, GR_ERR_ARG, "\"%s\" is not a member name: it must not be empty or contain a dot", name);
+    for (int i = 0; i < l->n_children; i++)
+        if (strcmp(l->children[i].name, name) == 0)
+            return gr_fail(l->head.ctx, GR_ERR_ARG, "the layer already has a member \"%s\"", name);
+    for (int i = 0; i < l->n_params + l->n_buffers; i++) {
+        const gri_member *m = i < l->n_params ? &l->params[i] : &l->buffers[i - l->n_params];
+        if (strcmp(m->name, name) == 0)
+            return gr_fail(l->head.ctx, GR_ERR_ARG, "the layer already has a member \"%s\"", name);
+    }
+    return GR_OK;
+}
+
+gr_status gr_layer_add_child(gr_layer *l, const char *name, gr_layer *child) {
+    gr_ctx *ctx = l->head.ctx;
+    GR_TRY(layer_check_name(l, name));
+    if (layer_reaches(child, l))
+        return gr_fail(ctx, GR_ERR_ARG, "layer \"%s\" cannot be put inside itself", name);
+    GR_TRY(gri_grow(ctx, &l->children, &l->cap_children, l->n_children + 1, sizeof *l->children));
+    char *copy = gri_strdup(ctx, name);
+    if (!copy) return GR_ERR_MEMORY;
+    l->children[l->n_children++] = (gri_child){copy, gr_retain(child)};
+    return layer_set_path(child, gr_layer_path_peek(l), name);
+}
+
+static gr_status layer_add_member(gr_layer *l, gri_member **list, int *n, int *cap, const char *name, gr_tensor *t) {
+    gr_ctx *ctx = l->head.ctx;
+    GR_TRY(layer_check_name(l, name));
+    GR_TRY(gri_grow(ctx, list, cap, *n + 1, sizeof **list));
+    char *copy = gri_strdup(ctx, name);
+    if (!copy) return GR_ERR_MEMORY;
+    (*list)[(*n)++] = (gri_member){copy, gr_retain(t)};
+    return GR_OK;
+}
+
+gr_status gr_layer_add_param(gr_layer *l, const char *name, gr_tensor *param) {
+    if (!gr_tensor_is_leaf(param))
+        return gr_fail(l->head.ctx, GR_ERR_ARG, "parameter \"%s\" is not a leaf: it is the result of %s", name,
+                       gri_node_text(param->node));
+    GR_TRY(gr_tensor_set_requires_grad(param, true));
+    GR_TRY(layer_add_member(l, &l->params, &l->n_params, &l->cap_params, name, param));
+    return layer_name_param(l, &l->params[l->n_params - 1]);
+}
+
+gr_status gr_layer_add_buffer(gr_layer *l, const char *name, gr_tensor *buffer) {
+    return layer_add_member(l, &l->buffers, &l->n_buffers, &l->cap_buffers, name, buffer);
+}
+
+gr_status gri_layer_param(gr_layer *l, const char *name, int rank, const int64_t *dims, gr_tensor **peek) {
+    gr_tensor *t;
+    GR_TRY(gr_tensor_new(l->head.ctx, l->head.ctx->default_dtype, rank, dims, &t));
+    gr_status s = gr_layer_add_param(l, name, t);
+    if (s == GR_OK) *peek = t;
+    gr_release(t);
+    return s;
+}
+
+gr_status gri_uniform_(gr_tensor *t, double bound) {
+    gr_ctx *ctx = t->head.ctx;
+    gri_uniform_attrs a = {.draw = {.shape = {.n = t->rank}, .dtype = t->dtype}, .lo = -bound, .hi = bound};
+    memcpy(a.draw.shape.v, t->dims, t->rank * sizeof *t->dims);
+    gr_random_next(ctx, &a.draw.seed, &a.draw.counter);
+    bool was = gr_set_grad_enabled(ctx, false);
+    gr_status s = gr_apply_into(ctx, &gri_op_uniform, 0, NULL, &a, t);
+    gr_set_grad_enabled(ctx, was);
+    return s;
+}
+
+gr_status gr_layer_train(gr_layer *l, bool on) {
+    l->training = on;
+    for (int i = 0; i < l->n_children; i++) GR_TRY(gr_layer_train(l->children[i].layer, on));
+    return GR_OK;
+}
+
+bool gr_layer_training(const gr_layer *l) { return l->training; }
+const char *gr_layer_type_peek(const gr_layer *l) { return l->kind ? l->kind->info.name : l->type; }
+const char *gr_layer_path_peek(const gr_layer *l) { return l->path ? l->path : ""; }
+const gr_layer_kind *gr_layer_kind_peek(const gr_layer *l) { return l->kind; }
+void *gr_layer_attrs_peek(gr_layer *l) { return l->attrs; }
+int gr_layer_children(const gr_layer *l) { return l->n_children; }
+int gr_layer_params(const gr_layer *l) { return l->n_params; }
+int gr_layer_buffers(const gr_layer *l) { return l->n_buffers; }
+
+int gr_layer_describe(const gr_layer *l, char *buf, size_t size) {
+    if (size) buf[0] = 0;
+    return l->kind && l->kind->describe ? l->kind->describe(l, buf, size) : 0;
+}
+
+gr_layer *gr_layer_child_peek(const gr_layer *l, int i, const char **name) {
+    if (i < 0 || i >= l->n_children) return NULL;
+    if (name) *name = l->children[i].name;
+    return l->children[i].layer;
+}
+
+gr_tensor *gr_layer_param_peek(const gr_layer *l, int i, const char **name) {
+    if (i < 0 || i >= l->n_params) return NULL;
+    if (name) *name = l->params[i].name;
+    return l->params[i].tensor;
+}
+
+gr_tensor *gr_layer_buffer_peek(const gr_layer *l, int i, const char **name) {
+    if (i < 0 || i >= l->n_buffers) return NULL;
+    if (name) *name = l->buffers[i].name;
+    return l->buffers[i].tensor;
+}
+
+/* ---- backward hooks --------------------------------------------------------------------------------------
+ * A layer with backward hooks has a boundary on its inputs and one on its output: identities in the graph
+ * whose backward is where the layer's gradients pass. The output's is met first and leaves what it saw for
+ * the inputs' one. Where no input wants a gradient there is only the output's boundary, and it runs both
+ * kinds of hook. */
+
+typedef struct layer_boundary {
+    int refs;
+    bool inputs; /* there is an input boundary */
+    gr_layer *layer;
+    gr_tensor *dy; /* gradient of the output, from the output's boundary to the inputs' */
+} layer_boundary;
+
+static void layer_boundary_drop(void *ud) {
+    layer_boundary *b = ud;
+    gr_ctx *ctx = b->layer->head.ctx;
+    if (--b->refs) return;
+    gr_release(b->dy);
+    gr_release(b->layer);
+    gri_delete(ctx, b, sizeof *b);
+}
+
+static gr_status layer_run_hooks(gr_layer *l, gr_event *e, gr_tensor **value) {
+    gr_ctx *ctx = l->head.ctx;
+    e->ctx = ctx;
+    e->layer = l;
+    e->step = ctx->step;
+    const char *path = gr_layer_path_peek(l);
+    e->name = *path ? path : gr_layer_type_peek(l);
+    GR_TRY(gri_hooks_run(ctx->hooks, 0, e, value));
+    return gri_hooks_run(l->hooks, 0, e, value);
+}
+
+static gr_status layer_output_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in, gr_tensor **dx) {
+    layer_boundary *b = ud;
+    (void)ctx, (void)n_out, (void)n_in;
+    if (!dy[0]) return GR_OK;
+    dx[0] = gr_retain(dy[0]);
+    gr_event e = {.kind = GR_HOOK_BACKWARD_PRE, .n_out = 1, .out = &dx[0]};
+    GR_TRY(layer_run_hooks(b->layer, &e, &dx[0]));
+    gr_release(b->dy);
+    b->dy = gr_retain(dx[0]);
+    if (b->inputs) return GR_OK;
+    gr_event after = {.kind = GR_HOOK_BACKWARD, .n_out = 1, .out = &b->dy};
+    gr_status s = layer_run_hooks(b->layer, &after, NULL);
+    gr_release(b->dy);
+    b->dy = NULL;
+    return s;
+}
+
+static gr_status layer_input_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in, gr_tensor **dx) {
+    layer_boundary *b = ud;
+    (void)ctx, (void)n_out;
+    for (int i = 0; i < n_in; i++) dx[i] = gr_retain(dy[i]);
+    gr_event e = {.kind = GR_HOOK_BACKWARD, .n_in = n_in, .in = dx, .n_out = 1, .out = &b->dy};
+    gr_status s = layer_run_hooks(b->layer, &e, &dx[0]);
+    gr_release(b->dy);
+    b->dy = NULL;
+    return s;
+}
+
+static bool layer_has(const gr_layer *l, gr_hook_kind kind) {
+    return gri_hooks_any(l->hooks, kind) || gri_hooks_any(l->head.ctx->hooks, kind);
+}
+
+static gr_status layer_boundary_new(gr_layer *l, layer_boundary **out) {
+    layer_boundary *b = gri_new(l->head.ctx, sizeof *b);
+    if (!b) return GR_ERR_MEMORY;
+    *b = (layer_boundary){.refs = 1, .layer = gr_retain(l)};
+    *out = b;
+    return GR_OK;
+}
+
+/* ---- forward -------------------------------------------------------------------------------------------- */
+
+static gr_status layer_call(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
+    if (!l->kind) return l->host_forward(l->host_ud, l, n_in, in, out);
+    if (!l->kind->op) return l->kind->forward(l, n_in, in, out);
+    if (n_in != 1) return gr_fail(l->head.ctx, GR_ERR_ARG, "%d inputs, expected 1", n_in);
+    return gr_apply(l->head.ctx, l->kind->op, 1, in, l->attrs, out);
+}
+
+/* The boundaries around a call. in[] are owned references, replaced in place. */
+static gr_status layer_call_bounded(gr_layer *l, int n_in, gr_tensor **in, gr_tensor **out) {
+    gr_ctx *ctx = l->head.ctx;
+    layer_boundary *b;
+    gr_tensor *made[GRI_MAX_OUT] = {0}, *y = NULL, *bounded;
+    int n = n_in < GRI_MAX_OUT ? n_in : GRI_MAX_OUT;
+    GR_TRY(layer_boundary_new(l, &b));
+    gr_status s = GR_OK;
+    if (gri_recording(ctx, n, in)) {
+        b->refs++;
+        s = gr_record(ctx, "layer input", n, in, n, in, layer_input_backward, layer_boundary_drop, b, made);
+        b->inputs = s == GR_OK;
+        for (int i = 0; s == GR_OK && i < n; i++) {
+            gr_release(in[i]);
+            in[i] = made[i];
+        }
+    }
+    if (s == GR_OK) s = layer_call(l, n_in, in, &y);
+    if (s == GR_OK && gri_recording(ctx, 1, &y)) {
+        b->refs++;
+        s = gr_record(ctx, "layer output", 1, &y, 1, &y, layer_output_backward, layer_boundary_drop, b, &bounded);
+        if (s == GR_OK) {
+            gr_release(y);
+            y = bounded;
+        }
+    }
+    layer_boundary_drop(b);
+    if (s == GR_OK) *out = y;
+    else gr_release(y);
+    return s;
+}
+
+static gr_status layer_hooked(gr_layer *l, int n_in, gr_tensor *const *given, gr_tensor **out) {
+    gr_ctx *ctx = l->head.ctx;
+    gr_tensor *in[GRI_MAX_IN] = {0}, *y = NULL;
+    if (n_in > GRI_MAX_IN)
+        return gr_fail(ctx, GR_ERR_ARG, "%d inputs: a layer with hooks takes at most %d", n_in, GRI_MAX_IN);
+    for (int i = 0; i < n_in; i++) in[i] = gr_retain(given[i]);
+    gr_event e = {.kind = GR_HOOK_FORWARD_PRE, .n_in = n_in, .in = in};
+    gr_status s = layer_run_hooks(l, &e, &in[0]);
+    bool bounded = ctx->grad_enabled && (layer_has(l, GR_HOOK_BACKWARD) || layer_has(l, GR_HOOK_BACKWARD_PRE));
+    if (s == GR_OK) s = bounded ? layer_call_bounded(l, n_in, in, &y) : layer_call(l, n_in, in, &y);
+    if (s == GR_OK) {
+        e = (gr_event){.kind = GR_HOOK_FORWARD, .n_in = n_in, .in = in, .n_out = 1, .out = &y};
+        s = layer_run_hooks(l, &e, &y);
+    }
+    for (int i = 0; i < n_in; i++) gr_release(in[i]);
+    if (s == GR_OK) *out = y;
+    else gr_release(y);
+    return s;
+}
+
+gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
+    gr_ctx *ctx = l->head.ctx;
+    void *outer = ctx->layer;
+    gr_retain(l);
+    ctx->layer = l;
+    gr_status s = l->hooks || ctx->hooks ? layer_hooked(l, n_in, in, out) : layer_call(l, n_in, in, out);
+    ctx->layer = outer;
+    if (s != GR_OK && !ctx->placed) { /* the innermost layer says where it was */
+        ctx->placed = true;
+        char about[128];
+        const char *path = gr_layer_path_peek(l), *type = gr_layer_type_peek(l);
+        int n = gr_layer_describe(l, about, sizeof about);
+        gr_fail_within(ctx, *path ? "%s (%s%s%s)" : "%s%s%s%s", path, type, n > 0 ? " " : "", n > 0 ? about : "");
+    }
+    gr_release(l);
+    return s;
+}
