@@ -25,7 +25,7 @@
 typedef struct reduce_plan {
     const gri_reduction *r;
     const void *attrs;
-    gr_dtype type, out_type;
+    gr_dtype type;
     gri_mode mode;
     gri_strided kept, reduced; /* both start at the first element of the input */
     gri_strided out;           /* the output over the kept dims */
@@ -46,6 +46,10 @@ typedef union reduce_buffer {
 /* Byte offset of position `at`; *rest: how many positions follow in the last dim, itself included. */
 static int64_t reduce_seek(const gri_strided *s, int64_t at, int64_t *rest) {
     int last = s->rank - 1;
+    if (last == 0) {
+        *rest = s->dims[0] - at;
+        return at * s->strides[0];
+    }
     int64_t i = at % s->dims[last], offset = i * s->strides[last];
     *rest = s->dims[last] - i;
     at /= s->dims[last];
@@ -122,11 +126,11 @@ static void reduce_gathered_rows(const reduce_plan *p, char *acc, int64_t first,
 static void reduce_finish(const reduce_plan *p, int64_t first, int64_t n, const void *acc) {
     double y[REDUCE_OUTPUTS]; /* room for any dtype */
     p->r->finish(n, y, acc, p->count, p->attrs);
-    gri_scatter(&p->out, first, n, p->out_type, y, p->mode);
+    gri_scatter(&p->out, first, n, p->r->result, y, p->mode);
 }
 
 static void reduce_unit(const reduce_plan *p, int64_t unit, char *acc, reduce_buffer *b) {
-    int64_t c = unit / p->segments, from = unit % p->segments * p->segment, to = from + p->segment;
+    int64_t c = unit % p->chunks, from = unit / p->chunks * p->segment, to = from + p->segment;
     int64_t within = c % p->per_inner * p->chunk, first = c / p->per_inner * p->inner + within, n = p->inner - within;
     int64_t size = (int64_t)p->r->acc_size, rest;
     if (n > p->chunk) n = p->chunk;
@@ -141,7 +145,7 @@ static void reduce_unit(const reduce_plan *p, int64_t unit, char *acc, reduce_bu
         reduce_gathered_rows(p, acc, first, n, from, to, b);
     }
     if (p->segments == 1) reduce_finish(p, first, n, acc);
-    else memcpy(p->partial + (unit % p->segments * p->outputs + first) * size, acc, (size_t)(n * size));
+    else memcpy(p->partial + (unit / p->chunks * p->outputs + first) * size, acc, (size_t)(n * size));
 }
 
 static void reduce_piece(void *arg, int64_t piece) {
@@ -247,13 +251,26 @@ static void reduce_cut(reduce_plan *p) {
     p->group = work < REDUCE_SEGMENT ? REDUCE_SEGMENT / work : 1;
 }
 
+/* One output of one run, as a loss or a norm of something small: as reduce_unit would, without the plan. */
+static gr_status reduce_run(gri_call *c, const gri_reduction *r) {
+    const gr_tensor *x = c->in[0], *y = c->out[0];
+    _Alignas(16) char acc[GRI_ACC_MAX];
+    gri_strided out = {.data = y->data, .dtype = (gr_dtype)y->dtype, .rank = 1, .dims = {1}};
+    double value;
+    r->start(1, acc, c->attrs);
+    r->fold(acc, x->numel, x->data, 0, c->attrs);
+    r->finish(1, &value, acc, x->numel, c->attrs);
+    gri_scatter(&out, 0, 1, r->result, &value, c->mode);
+    return GR_OK;
+}
+
 gr_status gri_reduce(gri_call *c, const gri_reduction *r, gr_dtype type, uint32_t mask) {
-    gr_tensor *y = c->out[0];
+    gr_tensor *x = c->in[0], *y = c->out[0];
     size_t capacity = 0;
     if (y->numel == 0) return GR_OK;
-    reduce_plan p = {.r = r, .attrs = c->attrs, .type = type, .out_type = (gr_dtype)y->dtype, .mode = c->mode,
-                     .size = (int64_t)gr_dtype_size(type)};
-    reduce_dims(&p, c->in[0], y, mask);
+    if (y->numel == 1 && x->contiguous && x->dtype == type && x->numel <= REDUCE_SEGMENT) return reduce_run(c, r);
+    reduce_plan p = {.r = r, .attrs = c->attrs, .type = type, .mode = c->mode, .size = (int64_t)gr_dtype_size(type)};
+    reduce_dims(&p, x, y, mask);
     reduce_cut(&p);
     if (p.segments > 1) {
         size_t bytes = (size_t)(p.segments * p.outputs) * r->acc_size;
@@ -279,4 +296,43 @@ void gri_reduced_spec(const gr_tensor *x, uint32_t mask, bool keepdim, gr_dtype 
         bool reduced = mask >> d & 1;
         if (!reduced || keepdim) out->dims[out->rank++] = reduced ? 1 : x->dims[d];
     }
+}
+
+gr_status gri_want_some(gri_call *c, uint32_t mask) {
+    const gr_tensor *x = c->in[0];
+    int64_t count = 1, outputs = 1;
+    for (int d = 0; d < x->rank; d++) *(mask >> d & 1 ? &count : &outputs) *= x->dims[d];
+    if (count == 0 && outputs > 0)
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is empty along the reduced dimensions: there is no largest element",
+                       gri_tensor_text(x));
+    return GR_OK;
+}
+
+/* ---- for backward rules --------------------------------------------------------------------------------- */
+
+gr_status gri_keep_dims(gri_grad *g, gr_tensor *t, uint32_t mask, gr_tensor **out) {
+    const gri_spec *x = gri_input_spec(g, 0);
+    gri_shape_attrs a = {.shape = {.n = x->rank}};
+    *out = t;
+    if (t->rank == x->rank) return GR_OK;
+    for (int d = 0; d < x->rank; d++) a.shape.v[d] = mask >> d & 1 ? 1 : x->dims[d];
+    return gri_eval(g, out, &gri_op_reshape, 1, &t, &a);
+}
+
+gr_status gri_emit_spread(gri_grad *g, gr_tensor *t, uint32_t mask) {
+    const gri_spec *x = gri_input_spec(g, 0);
+    gri_shape_attrs a = {.shape = {.n = x->rank}};
+    GR_TRY(gri_keep_dims(g, t, mask, &t));
+    for (int d = 0; d < x->rank; d++) a.shape.v[d] = x->dims[d];
+    return gri_emit(g, 0, &gri_op_expand, 1, &t, &a);
+}
+
+gr_status gri_share(gri_grad *g, gr_tensor *dy, gr_tensor *x, gr_tensor *y, const gr_dims *dim, gr_tensor **ties,
+                    gr_tensor **share) {
+    gri_dtype_attrs dtype = {x->dtype};
+    gri_reduce_attrs over = {.dim = *dim, .keepdim = true};
+    GR_TRY(GRI_EVAL(g, ties, eq, x, y));
+    GR_TRY(gri_eval(g, ties, &gri_op_to, 1, ties, &dtype));
+    GR_TRY(gri_eval(g, share, &gri_op_sum, 1, ties, &over));
+    return GRI_EVAL(g, share, div, dy, *share);
 }

@@ -24,14 +24,16 @@ static void sum_fold(void *acc, int64_t n, const void *from, int64_t at, const v
     *(double *)acc += s;
 }
 
-/* Four rows at a time, so that the accumulators are loaded and stored once for four: [100,10] takes 130 ns
- * instead of 350. */
+/* Four rows at a time: the accumulators are loaded and stored once for four, and out of cache four streams of
+ * memory wait together ([3000,3000] 2.7 ms instead of 4.5). But memory that is one run is best read as one run:
+ * [1000000,10], which comes as rows of 250, takes 1.9 ms instead of 4.2. */
 static void sum_fold_rows(void *acc, int64_t n, int64_t rows, const void *from, int64_t stride, int64_t at,
                           const void *attrs) {
     const real *x = from;
     double *a = acc;
     (void)at, (void)attrs;
-    for (; rows >= 4; rows -= 4, x += 4 * stride) {
+    bool apart = stride != n || n < 64;
+    for (; apart && rows >= 4; rows -= 4, x += 4 * stride) {
         const real *x1 = x + stride, *x2 = x1 + stride, *x3 = x2 + stride;
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) a[j] += ((double)x[j] + x1[j]) + ((double)x2[j] + x3[j]);
@@ -54,8 +56,8 @@ static void sum_finish(int64_t n, void *to, const void *acc, int64_t count, cons
 }
 
 static const gri_reduction sum_reduction = {
-    .acc_size = sizeof(double), .start = sum_start, .fold = sum_fold, .fold_rows = sum_fold_rows, .join = sum_join,
-    .finish = sum_finish};
+    .acc_size = sizeof(double), .result = GRI_REAL, .start = sum_start, .fold = sum_fold,
+    .fold_rows = sum_fold_rows, .join = sum_join, .finish = sum_finish};
 
 /* ---- whole numbers: modulo 2^64 ---- */
 
@@ -87,8 +89,8 @@ static void sum_whole_finish(int64_t n, void *to, const void *acc, int64_t count
 }
 
 static const gri_reduction sum_whole_reduction = {
-    .acc_size = sizeof(uint64_t), .start = sum_whole_start, .fold = sum_whole_fold, .join = sum_whole_join,
-    .finish = sum_whole_finish};
+    .acc_size = sizeof(uint64_t), .result = GR_I64, .start = sum_whole_start, .fold = sum_whole_fold,
+    .join = sum_whole_join, .finish = sum_whole_finish};
 
 /* ---- sum ---- */
 
@@ -109,6 +111,13 @@ static gr_status sum_forward(gri_call *c) {
     return gri_reduce(c, &sum_reduction, GRI_REAL, mask);
 }
 GR_KERNEL(sum);
+
+static gr_status sum_backward(gri_grad *g) {
+    const gri_reduce_attrs *a = g->attrs;
+    uint32_t mask;
+    GR_TRY(gri_dim_mask(g->ctx, &a->dim, gri_input_spec(g, 0)->rank, &mask));
+    return gri_emit_spread(g, g->dy[0], mask);
+}
 
 static const gr_attr sum_attrs[] = {
     {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
@@ -131,6 +140,7 @@ GR_OP(sum) = {
                     "precision; sums of whole numbers and of comparisons are i64."},
     .shape = sum_shape,
     .forward = sum_kernels,
+    .backward = sum_backward,
 };
 
 /* ---- mean ---- */
@@ -143,8 +153,8 @@ static void mean_finish(int64_t n, void *to, const void *acc, int64_t count, con
 }
 
 static const gri_reduction mean_reduction = {
-    .acc_size = sizeof(double), .start = sum_start, .fold = sum_fold, .fold_rows = sum_fold_rows, .join = sum_join,
-    .finish = mean_finish};
+    .acc_size = sizeof(double), .result = GRI_REAL, .start = sum_start, .fold = sum_fold,
+    .fold_rows = sum_fold_rows, .join = sum_join, .finish = mean_finish};
 
 static gr_status mean_shape(gri_call *c) {
     GR_TRY(gri_want_float(c, 0));
@@ -159,6 +169,19 @@ static gr_status mean_forward(gri_call *c) {
 }
 GR_KERNEL(mean);
 
+static gr_status mean_backward(gri_grad *g) {
+    const gri_reduce_attrs *a = g->attrs;
+    const gri_spec *x = gri_input_spec(g, 0);
+    int64_t count = 1;
+    uint32_t mask;
+    gr_tensor *n, *t;
+    GR_TRY(gri_dim_mask(g->ctx, &a->dim, x->rank, &mask));
+    for (int d = 0; d < x->rank; d++) count *= mask >> d & 1 ? x->dims[d] : 1;
+    GR_TRY(gri_scalar(g, &n, (double)count));
+    GR_TRY(GRI_EVAL(g, &t, div, g->dy[0], n));
+    return gri_emit_spread(g, t, mask);
+}
+
 static const gr_case mean_cases[] = {
     {.in = "2,3", .give = "{{1,2,3},{4,5,6}}", .want = "3.5"},
     {.in = "2,3", .attrs = "dim=1", .give = "{{1,2,3},{4,5,6}}", .want = "{2.5,3.5,4.5}"},
@@ -170,6 +193,7 @@ GR_OP(mean) = {
              .doc = "Arithmetic mean over dim (a number or a list; all if none is given). NaN over nothing."},
     .shape = mean_shape,
     .forward = mean_kernels,
+    .backward = mean_backward,
 };
 
 /* ---- sum_to ---- */
@@ -208,6 +232,13 @@ static gr_status sum_to_forward(gri_call *c) {
 }
 GR_KERNEL(sum_to);
 
+static gr_status sum_to_backward(gri_grad *g) {
+    const gri_spec *x = gri_input_spec(g, 0);
+    gri_shape_attrs a = {.shape = {.n = x->rank}};
+    for (int d = 0; d < x->rank; d++) a.shape.v[d] = x->dims[d];
+    return gri_emit(g, 0, &gri_op_expand, 1, g->dy, &a);
+}
+
 static const gr_attr sum_to_attrs[] = {
     {"shape", GR_ATTR_SHAPE, offsetof(gri_shape_attrs, shape), .required = true}, GR_ATTR_END};
 
@@ -223,4 +254,5 @@ GR_OP(sum_to) = {
              .cases = sum_to_cases, .doc = "x summed over the dims along which it was broadcast from shape."},
     .shape = sum_to_shape,
     .forward = sum_to_kernels,
+    .backward = sum_to_backward,
 };

@@ -1,0 +1,99 @@
+/* y = position of the largest element, i64, counted from the context's index base: along one dim, or among all
+ * elements in row-major order. The first of equals; NaN is larger than any number. No derivative. */
+#include "reduce.h"
+#include "vmath.h"
+
+/* v is the largest so far, at its position. At the start v is the lowest there is and at is 0: that stands only
+ * if every element is the lowest, and then 0 is the answer. */
+#define ARGMAX_REDUCTION(name, type, lowest)                                                                  \
+    typedef struct name##_acc { type v; int64_t at; } name##_acc;                                             \
+    static inline bool name##_beats(type x, type v) { return x > v || (x != x && v == v); }                   \
+    static void name##_start(int64_t n, void *acc, const void *attrs) {                                       \
+        name##_acc *a = acc;                                                                                  \
+        (void)attrs;                                                                                          \
+        for (int64_t j = 0; j < n; j++) a[j] = (name##_acc){lowest, 0};                                       \
+    }                                                                                                         \
+    static void name##_fold(void *acc, int64_t n, const void *from, int64_t at, const void *attrs) {          \
+        const type *x = from;                                                                                 \
+        name##_acc *a = acc;                                                                                  \
+        type most = lowest, nan = 0;                                                                          \
+        int64_t i = 0;                                                                                        \
+        (void)attrs;                                                                                          \
+        _Pragma("omp simd reduction(max : most) reduction(+ : nan)") for (int64_t k = 0; k < n; k++) {        \
+            most = x[k] > most ? x[k] : most;                                                                 \
+            nan += x[k] == x[k] ? 0 : x[k];                                                                   \
+        }                                                                                                     \
+        if (nan != nan) most = nan;                                                                           \
+        if (!name##_beats(most, a->v)) return;                                                                \
+        while (x[i] != most && (nan == nan || x[i] == x[i])) i++;                                             \
+        *a = (name##_acc){most, at + i};                                                                      \
+    }                                                                                                         \
+    static void name##_fold_rows(void *acc, int64_t n, int64_t rows, const void *from, int64_t stride,        \
+                                 int64_t at, const void *attrs) {                                             \
+        const type *x = from;                                                                                 \
+        name##_acc *a = acc;                                                                                  \
+        (void)attrs;                                                                                          \
+        for (; rows > 0; rows--, x += stride, at++)                                                           \
+            for (int64_t j = 0; j < n; j++)                                                                   \
+                if (name##_beats(x[j], a[j].v)) a[j] = (name##_acc){x[j], at};                                \
+    }                                                                                                         \
+    static void name##_join(void *acc, const void *other, const void *attrs) {                                \
+        name##_acc *a = acc;                                                                                  \
+        const name##_acc *b = other;                                                                          \
+        (void)attrs;                                                                                          \
+        if (name##_beats(b->v, a->v)) *a = *b;                                                                \
+    }                                                                                                         \
+    static void name##_finish(int64_t n, void *to, const void *acc, int64_t count, const void *attrs) {       \
+        int64_t *y = to;                                                                                      \
+        const name##_acc *a = acc;                                                                            \
+        (void)count;                                                                                          \
+        for (int64_t j = 0; j < n; j++) y[j] = a[j].at + *(const int *)attrs;                                 \
+    }                                                                                                         \
+    static const gri_reduction name##_reduction = {                                                           \
+        .acc_size = sizeof(name##_acc), .result = GR_I64, .positions = true, .start = name##_start,           \
+        .fold = name##_fold, .fold_rows = name##_fold_rows, .join = name##_join, .finish = name##_finish};
+ARGMAX_REDUCTION(argmax, real, -(real)INFINITY)
+ARGMAX_REDUCTION(argmax_whole, int64_t, INT64_MIN)
+
+static gr_status argmax_shape(gri_call *c) {
+    const gri_reduce_attrs *a = c->attrs;
+    uint32_t mask;
+    if (a->dim.n > 1) return gr_fail(c->ctx, GR_ERR_ARG, "%d dims given; argmax goes along one, or over all", a->dim.n);
+    GR_TRY(gri_dim_mask(c->ctx, &a->dim, c->in[0]->rank, &mask));
+    GR_TRY(gri_want_some(c, mask));
+    gri_reduced_spec(c->in[0], mask, a->keepdim, GR_I64, &c->spec[0]);
+    return GR_OK;
+}
+
+static gr_status argmax_forward(gri_call *c) {
+    const gri_reduce_attrs *a = c->attrs;
+    gri_call with_base = *c;
+    uint32_t mask;
+    GR_TRY(gri_dim_mask(c->ctx, &a->dim, c->in[0]->rank, &mask));
+    with_base.attrs = &c->ctx->index_base;
+    if (!gri_is_float(c->in[0])) return gri_reduce(&with_base, &argmax_whole_reduction, GR_I64, mask);
+    return gri_reduce(&with_base, &argmax_reduction, GRI_REAL, mask);
+}
+GR_KERNEL(argmax);
+
+static const gr_attr argmax_attrs[] = {
+    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
+    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
+    GR_ATTR_END};
+
+static const gr_case argmax_cases[] = {
+    {.in = "2,3", .give = "{{1,5,3},{4,2,6}}", .want = "6", .no_grad = true},
+    {.in = "2,3", .attrs = "dim=1", .give = "{{1,5,3},{4,2,6}}", .want = "{2,1,2}", .no_grad = true},
+    {.in = "2,3", .attrs = "dim=2, keepdim=true", .give = "{{7,7,3},{4,0/0,6}}", .want = "{{1},{2}}", .no_grad = true},
+    {.in = "3,4,5", .attrs = "dim=2", .no_grad = true},
+    {.in = "100,10", .attrs = "dim=-1", .no_grad = true},
+    {0}};
+
+GR_OP(argmax) = {
+    .info = {.name = "argmax", .inputs = "x", .attrs = argmax_attrs, .attr_size = sizeof(gri_reduce_attrs),
+             .cases = argmax_cases,
+             .doc = "Position of the largest element along dim, or among all elements if none is given; the first of\n"
+                    "equals. NaN counts as the largest."},
+    .shape = argmax_shape,
+    .forward = argmax_kernels,
+};
