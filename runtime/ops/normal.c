@@ -84,7 +84,7 @@ static inline double normal_cosine(double x) {
 #else
 #define NORMAL_PAIRS 2
 
-/* u = 2^-32 (word + 1/2) = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2), and a polynomial in f for the logarithm
+/* u = 2^-32 (word | 1) = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2), and a polynomial in f for the logarithm
  * (coefficients of Cephes, logf.c). Near 1, where 24 bits of u would leave few of f, f comes from the word. */
 static inline float normal_radius(uint32_t word) {
     float u = (float)(int32_t)(word >> 1) * 0x1p-31f + 0x1p-32f, f;
@@ -94,7 +94,7 @@ static inline float normal_radius(uint32_t word) {
     float k = (float)(above >> 23);
     bits = ((uint32_t)above & 0x7fffffu) + 0x3f3504f3u;
     memcpy(&f, &bits, sizeof f);
-    f = k == 0 ? ((float)(int32_t)~word + 0.5f) * -0x1p-32f : f - 1;
+    f = k == 0 ? (float)(int32_t)(word | 1) * 0x1p-32f : f - 1; /* the cast takes 2^32 off */
     float z = f * f, p = 7.0376836292e-2f;
     p = p * f - 1.1514610310e-1f;
     p = p * f + 1.1676998740e-1f;

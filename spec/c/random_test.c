@@ -310,7 +310,7 @@ static void normal_is_exact_to_rounding(void **state) {
     for (int64_t i = 0; i < N; i++) {
         bool sine = i / 16 % 2;
         int64_t first = i - 16 * sine;
-        long double u = (word_of(first, 9, 9) + 0.5L) * 0x1p-32L, r = sqrtl(-2 * logl(u));
+        long double u = (word_of(first, 9, 9) | 1) * 0x1p-32L, r = sqrtl(-2 * logl(u));
         long double v = turn * word_of(first + 16, 9, 9) * 0x1p-32L;
         worst32 = fmax(worst32, fabs((double)((at(f32, i) - r * (sine ? sinl(v) : cosl(v))))));
         uint32_t b[4];
