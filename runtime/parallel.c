@@ -46,6 +46,7 @@ struct gri_pool {
 
     _Alignas(PARALLEL_LINE) bool busy; /* a region is under way: another one runs in place */
     int workers;
+    int64_t brief; /* when a brief region last found the workers asleep */
     pid_t owner; /* a forked child has the pool but not its threads */
     void *raw;   /* as the allocator gave it */
     size_t size;
@@ -193,6 +194,7 @@ static struct gri_pool *parallel_pool(gr_ctx *ctx) {
     atomic_init(&p->sleeping, 0);
     atomic_init(&p->stop, false);
     p->busy = false;
+    p->brief = 0;
     p->workers = 0;
     p->owner = getpid();
     p->raw = raw;
@@ -203,9 +205,14 @@ static struct gri_pool *parallel_pool(gr_ctx *ctx) {
 
 /* ---- interface -------------------------------------------------------------------------------------------- */
 
-void gri_parallel(gr_ctx *ctx, int64_t pieces, gri_piece_fn fn, void *arg) {
+/* The pool, if a region of so many pieces should use it. */
+static struct gri_pool *parallel_wanted(gr_ctx *ctx, int64_t pieces) {
     struct gri_pool *p = pieces > 1 && ctx->threads > 1 ? parallel_pool(ctx) : NULL;
-    if (!p || p->workers == 0 || p->busy) {
+    return p && p->workers && !p->busy ? p : NULL;
+}
+
+static void parallel_run(struct gri_pool *p, int64_t pieces, gri_piece_fn fn, void *arg) {
+    if (!p) {
         for (int64_t i = 0; i < pieces; i++) fn(arg, i);
         return;
     }
@@ -215,6 +222,20 @@ void gri_parallel(gr_ctx *ctx, int64_t pieces, gri_piece_fn fn, void *arg) {
         parallel_round(p, base, (uint32_t)(rest < PARALLEL_ROUND ? rest : PARALLEL_ROUND), fn, arg);
     }
     p->busy = false;
+}
+
+void gri_parallel(gr_ctx *ctx, int64_t pieces, gri_piece_fn fn, void *arg) {
+    parallel_run(parallel_wanted(ctx, pieces), pieces, fn, arg);
+}
+
+void gri_parallel_brief(gr_ctx *ctx, int64_t pieces, gri_piece_fn fn, void *arg) {
+    struct gri_pool *p = parallel_wanted(ctx, pieces);
+    if (p && atomic_load_explicit(&p->sleeping, memory_order_relaxed) == (uint32_t)p->workers) {
+        int64_t now = parallel_now(), before = p->brief;
+        p->brief = now;
+        if (now - before > PARALLEL_IDLE_NS) p = NULL;
+    }
+    parallel_run(p, pieces, fn, arg);
 }
 
 void gri_pool_free(gr_ctx *ctx) {

@@ -33,6 +33,8 @@ typedef struct counts {
     gr_ctx *ctx;
 } counts;
 
+typedef void (*region)(gr_ctx *ctx, int64_t pieces, gri_piece_fn fn, void *arg);
+
 static void count_piece(void *arg, int64_t i) {
     counts *c = arg;
     assert(i >= 0 && i < c->n);
@@ -40,14 +42,15 @@ static void count_piece(void *arg, int64_t i) {
 }
 
 /* Runs a region and looks: any thread may, unlike cmocka's assertions. */
-static bool runs_once(gr_ctx *ctx, int64_t pieces) {
+static bool region_runs_once(region run, gr_ctx *ctx, int64_t pieces) {
     counts c = {.n = pieces, .times = calloc((size_t)pieces + 1, 1)};
-    gri_parallel(ctx, pieces, count_piece, &c);
+    run(ctx, pieces, count_piece, &c);
     bool once = true;
     for (int64_t i = 0; i < pieces; i++) once = once && c.times[i] == 1;
     free(c.times);
     return once;
 }
+static bool runs_once(gr_ctx *ctx, int64_t pieces) { return region_runs_once(gri_parallel, ctx, pieces); }
 
 static void pause_us(long us) { nanosleep(&(struct timespec){.tv_nsec = us * 1000}, NULL); }
 
@@ -90,6 +93,17 @@ static void ten_thousand_regions(void **state) {
         gri_parallel(ctx, c.n, count_piece, &c);
         for (int i = 0; i < c.n; i++) assert_int_equal(times[i], 1);
         if (r % 1000 == 0) pause_us(500); /* the workers fall asleep */
+    }
+    assert_int_equal(gr_ctx_free(ctx), 0);
+}
+
+/* Close together and far apart: the workers awake, asleep, woken. */
+static void brief_regions(void **state) {
+    (void)state;
+    gr_ctx *ctx = test_ctx(3);
+    for (int r = 0; r < 3000; r++) {
+        assert_true(region_runs_once(gri_parallel_brief, ctx, r % 9));
+        if (r % 100 < 3) pause_us(300);
     }
     assert_int_equal(gr_ctx_free(ctx), 0);
 }
@@ -275,6 +289,7 @@ int main(void) {
         cmocka_unit_test(every_piece_runs_once),
         cmocka_unit_test(no_workers_are_started_for_one_piece),
         cmocka_unit_test(ten_thousand_regions),
+        cmocka_unit_test(brief_regions),
         cmocka_unit_test(regions_see_each_other),
         cmocka_unit_test(nested_regions_run_in_place),
         cmocka_unit_test(the_caller_sleeps_until_slow_pieces_are_done),
