@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "parallel.h"
 
@@ -80,6 +81,15 @@ gr_status gr_fail_within(gr_ctx *ctx, const char *fmt, ...) {
 #define CTX_SLAB (64 * 1024)
 #define CTX_MIN_SOFT ((size_t)64 << 20)
 #define CTX_BLOCK_EXTRA 80 /* room for alignment and the raw pointer in front of a block */
+/* From 64 KiB on, blocks begin at different places within their page: a loop over several arrays of one size would
+ * otherwise meet the same cache sets and the processor's false store-to-load conflicts at every element. From
+ * 4 MiB on they ask for huge pages, if the allocator is ours. Measured on AdamW over eight 4 MB parameters, four
+ * arrays each, one thread: 5.61 ms with neither, 5.01 with huge pages, 4.17 spread, 4.06 with both. */
+#define CTX_SPREAD_MIN ((size_t)64 << 10)
+#define CTX_SPREAD_STEP 320
+#define CTX_SPREAD_PLACES 12
+#define CTX_HUGE_MIN ((size_t)4 << 20)
+#define CTX_HUGE_PAGE ((size_t)2 << 20)
 
 static void *ctx_c_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
     (void)ud, (void)osize;
@@ -176,10 +186,25 @@ static int ctx_class(size_t size) {
     return c;
 }
 
+static bool ctx_block_huge(const gr_ctx *ctx, size_t capacity) {
+    return capacity >= CTX_HUGE_MIN && ctx->alloc == ctx_c_alloc;
+}
+
+/* Bytes to ask for besides the block's own. What a huge page's alignment skips is never touched. */
+static size_t ctx_block_extra(const gr_ctx *ctx, size_t capacity) {
+    size_t extra = CTX_BLOCK_EXTRA;
+    if (capacity >= CTX_SPREAD_MIN) extra += CTX_SPREAD_STEP * (CTX_SPREAD_PLACES - 1);
+    return ctx_block_huge(ctx, capacity) ? extra + CTX_HUGE_PAGE : extra;
+}
+
 static void *ctx_block_system(gr_ctx *ctx, size_t capacity) {
-    char *raw = ctx_system_new(ctx, capacity + CTX_BLOCK_EXTRA);
+    bool huge = ctx_block_huge(ctx, capacity);
+    size_t align = huge ? CTX_HUGE_PAGE : 64, size = capacity + ctx_block_extra(ctx, capacity);
+    char *raw = ctx_system_new(ctx, size);
     if (!raw) return NULL;
-    char *p = (char *)(((uintptr_t)raw + sizeof raw + 63) & ~(uintptr_t)63);
+    char *p = (char *)(((uintptr_t)raw + sizeof raw + align - 1) & ~(uintptr_t)(align - 1));
+    if (huge) madvise(p, (size_t)(raw + size - p) & ~(CTX_HUGE_PAGE - 1), MADV_HUGEPAGE);
+    if (capacity >= CTX_SPREAD_MIN) p += ctx->system_calls % CTX_SPREAD_PLACES * CTX_SPREAD_STEP;
     ((void **)p)[-1] = raw;
     return p;
 }
@@ -205,7 +230,7 @@ void *gri_block_new(gr_ctx *ctx, size_t size, size_t *capacity) {
 }
 
 static void ctx_block_free(gr_ctx *ctx, void *p, size_t capacity) {
-    ctx_system(ctx, ((void **)p)[-1], capacity + CTX_BLOCK_EXTRA, 0);
+    ctx_system(ctx, ((void **)p)[-1], capacity + ctx_block_extra(ctx, capacity), 0);
 }
 
 void gri_block_delete(gr_ctx *ctx, void *p, size_t capacity) {
