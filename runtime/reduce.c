@@ -18,7 +18,8 @@
 #define REDUCE_OUTPUTS 256     /* of a chunk, at most */
 #define REDUCE_SEGMENT 32768   /* elements of a unit, about: some 4 us of work, 128 KiB of f32 */
 #define REDUCE_ENOUGH 64       /* chunks from which segments are not needed to keep the threads busy */
-#define REDUCE_ALONE 131072    /* elements up to which waking a worker costs more than it saves */
+#define REDUCE_ALONE 65536     /* elements that one thread does at once: some 8 us */
+#define REDUCE_BRIEF 200000    /* elements for which no worker is woken */
 #define REDUCE_SHORT 32        /* reductions below this length go by rows if there are outputs enough */
 #define REDUCE_BUFFER 1024     /* elements gathered at a time */
 
@@ -278,10 +279,10 @@ gr_status gri_reduce(gri_call *c, const gri_reduction *r, gr_dtype type, uint32_
         if (!p.partial) return gr_fail(c->ctx, GR_ERR_MEMORY, "no memory for %zu bytes of partial results", bytes);
     }
     int64_t pieces = (p.chunks * p.segments + p.group - 1) / p.group;
-    if (p.outputs * p.count <= REDUCE_ALONE)
+    if (x->numel <= REDUCE_ALONE)
         for (int64_t i = 0; i < pieces; i++) reduce_piece(&p, i);
     else
-        gri_parallel(c->ctx, pieces, reduce_piece, &p);
+        (x->numel <= REDUCE_BRIEF ? gri_parallel_brief : gri_parallel)(c->ctx, pieces, reduce_piece, &p);
     if (p.segments > 1) {
         reduce_join(&p);
         gri_block_delete(c->ctx, p.partial, capacity);

@@ -1,0 +1,314 @@
+/* softmax:      y_i = exp(x_i - m) / Σ_j exp(x_j - m) along one dim, m = max x
+ * log_softmax:  y_i = (x_i - m) - log Σ_j exp(x_j - m)
+ *
+ * Subtracting m changes nothing mathematically and keeps exp from overflowing. A row of -inf alone gives NaN.
+ *
+ *     softmax_backward(dy, y):      dx = y (dy - Σ dy y)
+ *     log_softmax_backward(dy, y):  dx = dy - exp(y) Σ dy
+ * are ops of their own, whose derivatives run through their `compose`. Outputs are kept, inputs are not.
+ *
+ * The tensor is seen as [outer, n, inner], n along the dim. With inner = 1 a row is a run of memory; otherwise
+ * SOFTMAX_COLUMNS neighbouring rows are done together, element by element. */
+#include "reduce.h"
+#include "rows.h"
+#include "softmax.h"
+
+#define SOFTMAX_COLUMNS 64
+#define SOFTMAX_PADDED(w) (((w) + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1))
+
+typedef struct softmax_args { int64_t dim; } softmax_args;
+
+/* a and b: the inputs; b is a again where there is one only. */
+typedef void (*softmax_row_fn)(int64_t n, const real *a, const real *b, real *y);
+/* w rows at once: element i of row k is at i * stride + k. */
+typedef void (*softmax_columns_fn)(int64_t n, int64_t stride, int64_t w, const real *a, const real *b, real *y);
+
+typedef struct softmax_job {
+    const real *a, *b;
+    real *y;
+    int64_t n, inner, groups; /* groups of columns in one outer */
+    softmax_row_fn row;
+    softmax_columns_fn columns;
+} softmax_job;
+
+static void softmax_rows(void *arg, int64_t from, int64_t to) {
+    const softmax_job *j = arg;
+    for (int64_t r = from; r < to; r++) {
+        int64_t at = r * j->n;
+        if (j->inner == 1) {
+            j->row(j->n, j->a + at, j->b + at, j->y + at);
+        } else {
+            int64_t column = r % j->groups * SOFTMAX_COLUMNS, w = j->inner - column;
+            at = r / j->groups * j->n * j->inner + column;
+            j->columns(j->n, j->inner, w < SOFTMAX_COLUMNS ? w : SOFTMAX_COLUMNS, j->a + at, j->b + at, j->y + at);
+        }
+    }
+}
+
+static gr_status softmax_run(gri_call *c, softmax_row_fn row, softmax_columns_fn columns) {
+    const gr_tensor *a = c->in[0], *b = c->in[c->n_in - 1];
+    int dim = 0, rank = a->rank;
+    if (a->numel == 0) return GR_OK;
+    if (rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_args *)c->attrs)->dim, rank, &dim));
+    softmax_job j = {.a = (const real *)(const void *)a->data, .b = (const real *)(const void *)b->data,
+                     .y = (real *)(void *)c->out[0]->data, .row = row, .columns = columns};
+    j.n = rank > 0 ? a->dims[dim] : 1;
+    j.inner = rank > 0 ? gri_product(rank - dim - 1, a->dims + dim + 1) : 1;
+    j.groups = (j.inner + SOFTMAX_COLUMNS - 1) / SOFTMAX_COLUMNS;
+    int64_t rows = a->numel / j.n / j.inner * j.groups, cost = j.n * (j.inner < SOFTMAX_COLUMNS ? j.inner : SOFTMAX_COLUMNS);
+    gri_rows(c->ctx, rows, 15 + cost, softmax_rows, &j);
+    return gri_poll(c->ctx);
+}
+
+static gr_status softmax_shape(gri_call *c) {
+    int dim;
+    for (int i = 0; i < c->n_in; i++) GR_TRY(gri_want_float(c, i));
+    if (c->in[0]->rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_args *)c->attrs)->dim, c->in[0]->rank, &dim));
+    if (!gri_same_dims(c->in[0]->rank, c->in[0]->dims, c->in[c->n_in - 1]->rank, c->in[c->n_in - 1]->dims))
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "dy is %s, but y is %s", gri_tensor_text(c->in[0]), gri_tensor_text(c->in[1]));
+    c->spec[0] = gri_spec_of(c->in[0]);
+    return GR_OK;
+}
+
+static const gr_attr softmax_attrs[] = {
+    {"dim", GR_ATTR_DIM, offsetof(softmax_args, dim), .value = -1}, GR_ATTR_END};
+
+/* ---- softmax ---- */
+
+static void softmax_row(int64_t n, const real *x, const real *unused, real *y) {
+    real scale = (real)(1 / gri_row_exp(n, x, gri_row_max(n, x), y));
+    (void)unused;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] *= scale;
+}
+
+static void softmax_column_max(int64_t n, int64_t stride, int64_t w, const real *x, real *m) {
+    for (int k = 0; k < SOFTMAX_COLUMNS; k++) m[k] = k < w ? -(real)INFINITY : 0;
+    for (int64_t i = 0; i < n; i++, x += stride)
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) m[k] = x[k] > m[k] ? x[k] : m[k];
+}
+
+static void softmax_columns(int64_t n, int64_t stride, int64_t w, const real *x, const real *unused, real *y) {
+    _Alignas(64) real m[SOFTMAX_COLUMNS], e[SOFTMAX_COLUMNS] = {0};
+    double s[SOFTMAX_COLUMNS] = {0};
+    (void)unused;
+    softmax_column_max(n, stride, w, x, m);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t k = 0; k < w; k++) e[k] = x[i * stride + k];
+#pragma omp simd
+        for (int64_t k = 0; k < SOFTMAX_PADDED(w); k++) e[k] = r_exp(e[k] - m[k]);
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) {
+            y[i * stride + k] = e[k];
+            s[k] += e[k];
+        }
+    }
+    for (int64_t k = 0; k < w; k++) m[k] = (real)(1 / s[k]);
+    for (int64_t i = 0; i < n; i++)
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) y[i * stride + k] *= m[k];
+}
+
+static gr_status softmax_kernel(gri_call *c) { return softmax_run(c, softmax_row, softmax_columns); }
+static gr_status softmax_forward(gri_call *c) { return gri_dense(c, softmax_kernel); }
+GR_KERNEL(softmax);
+
+static gr_status softmax_backward_rule(gri_grad *g) {
+    return gri_emit(g, 0, &gri_op_softmax_backward, 2, GRI_TENSORS(g->dy[0], g->out[0]), g->attrs);
+}
+
+static const gr_case softmax_cases[] = {
+    {.in = "3", .give = "{0, 1, 2}", .want = "{0.0900305732, 0.244728471, 0.665240956}"},
+    {.in = "2,2", .attrs = "dim=1", .give = "{{1000,-1000},{1000,1000}}", .want = "{{0.5,0},{0.5,1}}"},
+    {.in = "2", .give = "{-1/0,-1/0}", .want = "{0/0,0/0}", .no_grad = true},
+    {.in = "3,5"},
+    {.in = "4,20", .lo = -3, .hi = 3},
+    {.in = "2,5,3", .attrs = "dim=2"},
+    {.in = "()"},
+    {0}};
+
+GR_OP(softmax) = {
+    .info = {.name = "softmax", .inputs = "x", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+             .cases = softmax_cases, .doc = "exp(x) / sum of exp(x) along dim (the last if none is given)."},
+    .keeps = GRI_KEEP_OUT(0),
+    .sets_only = true,
+    .shape = softmax_shape,
+    .forward = softmax_kernels,
+    .backward = softmax_backward_rule,
+};
+
+/* ---- softmax_backward ---- */
+
+static void softmax_backward_row(int64_t n, const real *dy, const real *y, real *dx) {
+    double dot = 0;
+#pragma omp simd reduction(+ : dot)
+    for (int64_t i = 0; i < n; i++) dot += (double)dy[i] * y[i];
+    real d = (real)dot;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) dx[i] = y[i] * (dy[i] - d);
+}
+
+static void softmax_backward_columns(int64_t n, int64_t stride, int64_t w, const real *dy, const real *y, real *dx) {
+    double dot[SOFTMAX_COLUMNS] = {0};
+    for (int64_t i = 0; i < n; i++)
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) dot[k] += (double)dy[i * stride + k] * y[i * stride + k];
+    for (int64_t i = 0; i < n; i++)
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) dx[i * stride + k] = y[i * stride + k] * (dy[i * stride + k] - (real)dot[k]);
+}
+
+static gr_status softmax_backward_kernel(gri_call *c) {
+    return softmax_run(c, softmax_backward_row, softmax_backward_columns);
+}
+static gr_status softmax_backward_forward(gri_call *c) { return gri_dense(c, softmax_backward_kernel); }
+GR_KERNEL(softmax_backward);
+
+/* Σ x along the call's dim, kept. */
+static gr_status softmax_sum(gri_call *c, gr_tensor *x, gr_tensor **out) {
+    gri_reduce_attrs a = {.dim = {.n = x->rank > 0, .v = {((const softmax_args *)c->attrs)->dim}}, .keepdim = true};
+    return gr_apply(c->ctx, &gri_op_sum, 1, &x, &a, out);
+}
+
+static gr_status softmax_backward_compose(gri_call *c) {
+    gr_tensor *dy = c->in[0], *y = c->in[1], *t = NULL, *s = NULL, *u = NULL;
+    gr_status st = GRI_APPLY(c->ctx, &t, mul, dy, y);
+    if (st == GR_OK) st = softmax_sum(c, t, &s);
+    if (st == GR_OK) st = GRI_APPLY(c->ctx, &u, sub, dy, s);
+    if (st == GR_OK) st = GRI_APPLY(c->ctx, &c->out[0], mul, y, u);
+    gr_release(t), gr_release(s), gr_release(u);
+    return st;
+}
+
+static const gr_case softmax_backward_cases[] = {
+    {.in = "2 2", .give = "{1,3}, {0.25,0.75}", .want = "{-0.375,0.375}"},
+    {.in = "3,5 3,5"},
+    {.in = "2,5,3 2,5,3", .attrs = "dim=2"},
+    {0}};
+
+GR_OP(softmax_backward) = {
+    .info = {.name = "softmax_backward", .inputs = "dy y", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+             .hidden = true, .cases = softmax_backward_cases, .doc = "y (dy - sum of dy y along dim)"},
+    .sets_only = true,
+    .shape = softmax_shape,
+    .forward = softmax_backward_kernels,
+    .compose = softmax_backward_compose,
+};
+
+/* ---- log_softmax ---- */
+
+static void log_softmax_row(int64_t n, const real *x, const real *unused, real *y) {
+    real m = gri_row_max(n, x), log_sum = (real)log(gri_row_exp_sum(n, x, m));
+    (void)unused;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m) - log_sum;
+}
+
+static void log_softmax_columns(int64_t n, int64_t stride, int64_t w, const real *x, const real *unused, real *y) {
+    _Alignas(64) real m[SOFTMAX_COLUMNS], e[SOFTMAX_COLUMNS] = {0};
+    double s[SOFTMAX_COLUMNS] = {0};
+    (void)unused;
+    softmax_column_max(n, stride, w, x, m);
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t k = 0; k < w; k++) e[k] = x[i * stride + k];
+#pragma omp simd
+        for (int64_t k = 0; k < SOFTMAX_PADDED(w); k++) e[k] = r_exp(e[k] - m[k]);
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) s[k] += e[k];
+    }
+    for (int64_t k = 0; k < w; k++) e[k] = (real)log(s[k]);
+    for (int64_t i = 0; i < n; i++)
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) y[i * stride + k] = (x[i * stride + k] - m[k]) - e[k];
+}
+
+static gr_status log_softmax_kernel(gri_call *c) { return softmax_run(c, log_softmax_row, log_softmax_columns); }
+static gr_status log_softmax_forward(gri_call *c) { return gri_dense(c, log_softmax_kernel); }
+GR_KERNEL(log_softmax);
+
+static gr_status log_softmax_backward_rule(gri_grad *g) {
+    return gri_emit(g, 0, &gri_op_log_softmax_backward, 2, GRI_TENSORS(g->dy[0], g->out[0]), g->attrs);
+}
+
+static const gr_case log_softmax_cases[] = {
+    {.in = "3", .give = "{0, 1, 2}", .want = "{-2.40760596, -1.40760596, -0.407605964}"},
+    {.in = "2,2", .attrs = "dim=1", .give = "{{1000,-1000},{1000,1000}}", .want = "{{-0.693147181,-2000},{-0.693147181,0}}"},
+    {.in = "2", .give = "{-1/0,-1/0}", .want = "{0/0,0/0}", .no_grad = true},
+    {.in = "3,5"},
+    {.in = "4,20", .lo = -3, .hi = 3},
+    {.in = "2,5,3", .attrs = "dim=2"},
+    {0}};
+
+GR_OP(log_softmax) = {
+    .info = {.name = "log_softmax", .inputs = "x", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+             .cases = log_softmax_cases,
+             .doc = "log(softmax(x)) along dim (the last if none is given), without the rounding of either."},
+    .keeps = GRI_KEEP_OUT(0),
+    .sets_only = true,
+    .shape = softmax_shape,
+    .forward = log_softmax_kernels,
+    .backward = log_softmax_backward_rule,
+};
+
+/* ---- log_softmax_backward ---- */
+
+static void log_softmax_backward_row(int64_t n, const real *dy, const real *y, real *dx) {
+    int64_t whole = GRI_RUN(n);
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += dy[i];
+    real s = (real)sum;
+#pragma omp simd
+    for (int64_t i = 0; i < whole; i++) dx[i] = dy[i] - r_exp(y[i]) * s;
+    if (whole == n) return;
+    _Alignas(64) real e[GRI_LANES];
+    gri_row_end(n - whole, y + whole, 0, e);
+    for (int64_t i = whole; i < n; i++) dx[i] = dy[i] - e[i - whole] * s;
+}
+
+static void log_softmax_backward_columns(int64_t n, int64_t stride, int64_t w, const real *dy, const real *y, real *dx) {
+    _Alignas(64) real e[SOFTMAX_COLUMNS] = {0};
+    double s[SOFTMAX_COLUMNS] = {0};
+    for (int64_t i = 0; i < n; i++)
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) s[k] += dy[i * stride + k];
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t k = 0; k < w; k++) e[k] = y[i * stride + k];
+#pragma omp simd
+        for (int64_t k = 0; k < SOFTMAX_PADDED(w); k++) e[k] = r_exp(e[k]);
+#pragma omp simd
+        for (int64_t k = 0; k < w; k++) dx[i * stride + k] = dy[i * stride + k] - e[k] * (real)s[k];
+    }
+}
+
+static gr_status log_softmax_backward_kernel(gri_call *c) {
+    return softmax_run(c, log_softmax_backward_row, log_softmax_backward_columns);
+}
+static gr_status log_softmax_backward_forward(gri_call *c) { return gri_dense(c, log_softmax_backward_kernel); }
+GR_KERNEL(log_softmax_backward);
+
+static gr_status log_softmax_backward_compose(gri_call *c) {
+    gr_tensor *dy = c->in[0], *y = c->in[1], *s = NULL, *e = NULL, *t = NULL;
+    gr_status st = softmax_sum(c, dy, &s);
+    if (st == GR_OK) st = GRI_APPLY(c->ctx, &e, exp, y);
+    if (st == GR_OK) st = GRI_APPLY(c->ctx, &t, mul, e, s);
+    if (st == GR_OK) st = GRI_APPLY(c->ctx, &c->out[0], sub, dy, t);
+    gr_release(s), gr_release(e), gr_release(t);
+    return st;
+}
+
+static const gr_case log_softmax_backward_cases[] = {
+    {.in = "2 2", .give = "{1,3}, {-0.693147181,-0.693147181}", .want = "{-1,1}"},
+    {.in = "3,5 3,5"},
+    {.in = "2,5,3 2,5,3", .attrs = "dim=2"},
+    {0}};
+
+GR_OP(log_softmax_backward) = {
+    .info = {.name = "log_softmax_backward", .inputs = "dy y", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+             .hidden = true, .cases = log_softmax_backward_cases, .doc = "dy - exp(y) * sum of dy along dim"},
+    .sets_only = true,
+    .shape = softmax_shape,
+    .forward = log_softmax_backward_kernels,
+    .compose = log_softmax_backward_compose,
+};
