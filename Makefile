@@ -40,7 +40,7 @@ BOBJ    := $(BIND:lua/%.c=$B/lua/%.o) $B/gen/modules.o
 .PHONY: all run test deps help clean bench check-all layers install
 .DEFAULT_GOAL := all
 
-all: $B/gradrun $B/libgradrun.a $B/libgradrun.so $B/lua/gradrun/core.so ## build everything
+all: $B/gradrun $B/libgradrun.a $B/libgradrun.so $B/lua/gradrun/core.so $B/embed_host ## build everything
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,3 +91,44 @@ $B/lua/gradrun/core.so: $(COBJ) $(KOBJ) $(BOBJ)
 	$(CC) -shared -pthread $(SAN) -o $@ $^ $(LIBS)
 $B/gradrun: $B/lua/main.o $(COBJ) $(KOBJ) $(BOBJ)
 	$(CC) -pthread $(SAN) -Wl,-E -o $@ $^ $(LIBS) $(LUALIB)
+# The example host is compiled as a stranger would: against the public header and the shared library only.
+$B/embed_host: scripts/embed/host.c runtime/gradrun.h $B/libgradrun.so
+	ln -sf libgradrun.so $B/libgradrun.so.0
+	$(CC) -std=c99 -pedantic $(WARN) $(OPT) $(SAN) -Iruntime -o $@ $< -L$B -Wl,-rpath,'$$ORIGIN' -lgradrun -lm
+
+# ---- what is needed, and where it goes ------------------------------------------------------------------
+deps: ## install the Debian packages that are missing (PACKAGES= to take care of them yourself)
+	@have=" $$(dpkg-query -W -f='$${Package} $${db:Status-Status}\n' $(PACKAGES) 2>/dev/null | \
+	    sed -n 's/ installed$$//p' | tr '\n' ' ')"; missing=; \
+	for p in $(PACKAGES); do case "$$have" in *" $$p "*) ;; *) missing="$$missing $$p" ;; esac; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then root=; else root=sudo; fi; \
+	if ! command -v apt-get >/dev/null || ! command -v $${root:-sh} >/dev/null; then \
+	    echo "gradrun needs these Debian packages, or what they hold:$$missing" >&2; exit 1; fi; \
+	install="$$root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends$$missing"; \
+	echo "installing:$$missing"; $$install || { $$root apt-get update -q && $$install; }
+
+VERSION = $(shell sed -n 's/^\#define GR_VERSION "\(.*\)"/\1/p' runtime/gradrun.h)
+$B/gradrun.pc: runtime/gradrun.h Makefile FORCE
+	@printf '%s\n' 'prefix=$(PREFIX)' 'Name: gradrun' 'Description: neural-network training runtime, steered by Lua' \
+	    'Version: $(VERSION)' 'Requires.private: lua5.4 zlib' 'Libs: -L$${prefix}/lib -lgradrun' \
+	    'Libs.private: -L$(BLISDIR) -lblis -lm -pthread' 'Cflags: -I$${prefix}/include' > $@
+
+DEST = $(DESTDIR)$(PREFIX)
+install: all $B/gradrun.pc ## install below PREFIX (and DESTDIR)
+	install -d $(DEST)/bin $(DEST)/include $(DEST)/lib/pkgconfig $(DEST)/lib/lua/5.4/gradrun $(DEST)/share/lua/5.4/gradrun
+	install $B/gradrun $(DEST)/bin/gradrun
+	install -m 644 runtime/gradrun.h $(DEST)/include/gradrun.h
+	install -m 644 $B/libgradrun.a $(DEST)/lib/libgradrun.a
+	install $B/libgradrun.so $(DEST)/lib/libgradrun.so.0
+	ln -sf libgradrun.so.0 $(DEST)/lib/libgradrun.so
+	install -m 644 $B/gradrun.pc $(DEST)/lib/pkgconfig/gradrun.pc
+	install -m 644 $(MODULES) $(DEST)/share/lua/5.4/gradrun/
+	install $B/lua/gradrun/core.so $(DEST)/lib/lua/5.4/gradrun/core.so
+
+# Stock lua5.4 holds Lua itself: a module that linked liblua would map a second copy.
+.PHONY: link-check FORCE
+FORCE:
+layers: link-check
+link-check: $B/lua/gradrun/core.so
+	@if readelf -d $< | grep 'NEEDED.*liblua'; then echo "$< links liblua" >&2; exit 1; fi

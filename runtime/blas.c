@@ -183,3 +183,5 @@ void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g) { blas_run(ctx, g, 1, NULL); }
 void gri_gemm_batch(gr_ctx *ctx, const gri_gemm *g, int64_t count, const int64_t (*offsets)[3]) {
     blas_run(ctx, g, count, offsets);
 }
+
+const char *gr_blas_version(void) { return bli_info_get_version_str(); }
