@@ -29,6 +29,7 @@ typedef struct lgr_opcall { /* an op as the binding calls it */
     const gr_info *info;
     uint8_t min_in, max_in;
     bool list;  /* one table of tensors */
+    const gr_attr *lead; /* given between the tensors: x:index_select(dim, index) */
     bool draws; /* has seed and counter, filled from the generator */
 } lgr_opcall;
 
@@ -93,9 +94,10 @@ void lgr_collect(lua_State *L, lgr_state *st);
 
 /* ---- arguments ---- */
 /* Fills attrs (info->attr_size bytes, defaults first) from the arguments from `first` on: positional in the
- * schema's order, then by name from a trailing table. Raises on unknown names, with a suggestion. skip: names
- * not to be given (NULL: none), as "shape dtype". */
-void lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *skip);
+ * schema's order, then by name from a trailing table. Raises on unknown names, with a suggestion. filled: names
+ * the caller fills when they are not given by name, as "seed counter" (NULL: none). Returns what was given, a bit
+ * for each attribute. */
+uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *filled);
 void lgr_read_attr(lua_State *L, lgr_state *st, const gr_attr *a, int i, void *attrs, const char *who);
 void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs);
 const gr_attr *lgr_find_attr(const gr_info *info, const char *name); /* NULL if there is none */
@@ -119,6 +121,7 @@ void lgr_open_grad(lua_State *L, lgr_state *st);
 void lgr_open_data(lua_State *L, lgr_state *st);
 void lgr_open_memory(lua_State *L, lgr_state *st);
 void lgr_open_system(lua_State *L, lgr_state *st);
+void lgr_open_describe(lua_State *L, lgr_state *st);
 void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list); /* into the table on top */
 
 /* Op methods for the tensor metatable's index table, on top of the stack. */

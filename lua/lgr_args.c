@@ -213,9 +213,9 @@ void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs) {
 
 /* ---- whole structs -------------------------------------------------------------------------------------- */
 
-static bool args_skipped(const char *skip, const char *name) {
+static bool args_listed(const char *list, const char *name) {
     size_t n = strlen(name);
-    for (const char *p = skip; p && *p;) {
+    for (const char *p = list; p && *p;) {
         size_t k = strcspn(p, " ");
         if (k == n && memcmp(p, name, n) == 0) return true;
         p += k + (p[k] == ' ');
@@ -247,7 +247,7 @@ static bool args_betas(lua_State *L, lgr_state *st, const gr_info *info, const c
     return true;
 }
 
-static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, int i, void *attrs, const char *skip) {
+static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, int i, void *attrs) {
     uint64_t given = 0;
     lua_pushnil(L);
     while (lua_next(L, i)) {
@@ -259,7 +259,11 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
             lua_pop(L, 1);
             continue;
         }
-        if (!a || args_skipped(skip, name)) args_unknown_option(L, info, name);
+        if (!a && info->inputs && !*info->inputs && strcmp(name, "requires_grad") == 0) { /* creators: op_call's */
+            lua_pop(L, 1);
+            continue;
+        }
+        if (!a) args_unknown_option(L, info, name);
         lgr_read_attr(L, st, a, -1, attrs, info->name);
         given |= 1ull << (a - info->attrs);
         lua_pop(L, 1);
@@ -267,12 +271,14 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
     return given;
 }
 
-void lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *skip) {
+uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *filled) {
     int top = lua_gettop(L), i = first;
     uint64_t given = 0;
     gr_attrs_default(info, attrs);
+    for (const gr_attr *a = info->attrs; a && a->name; a++) /* new tensors are of the script's default dtype */
+        if (a->kind == GR_ATTR_DTYPE) *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
     for (const gr_attr *a = info->attrs; a && a->name && i <= top; a++) {
-        if (args_skipped(skip, a->name)) continue;
+        if (args_listed(filled, a->name)) continue;
         if (i == top && args_is_options(L, i) && !(a->kind == GR_ATTR_SHAPE && lua_rawlen(L, i) == 0 && a->required && top == first))
             break;
         if (lua_isnil(L, i)) {
@@ -297,12 +303,13 @@ void lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first,
         }
         given |= 1ull << (a - info->attrs);
     }
-    if (i == top && args_is_options(L, i)) given |= args_options(L, st, info, i++, attrs, skip);
+    if (i == top && args_is_options(L, i)) given |= args_options(L, st, info, i++, attrs);
     if (i <= top && !lua_isnil(L, i))
         luaL_error(L, "%s: argument %d (%s) is one too many", info->name, i, luaL_tolstring(L, i, NULL));
     for (const gr_attr *a = info->attrs; a && a->name; a++)
-        if (a->required && !(given >> (a - info->attrs) & 1) && !args_skipped(skip, a->name))
+        if (a->required && !(given >> (a - info->attrs) & 1) && !args_listed(filled, a->name))
             luaL_error(L, "%s: %s is missing", info->name, a->name);
+    return given;
 }
 
 /* ---- tensors -------------------------------------------------------------------------------------------- */

@@ -243,7 +243,7 @@ static int layer_construct(lua_State *L) {
         lua_remove(L, 1);
     }
     int n = lua_gettop(L);
-    if (!container) lgr_read_attrs(L, st, schema, 1, attrs, schema == gr_layer_kind_info(k) ? NULL : "seed counter");
+    if (!container) lgr_read_attrs(L, st, schema, 1, attrs, NULL);
     lgr_pressure(L, st);
     lgr_box *b = lgr_new_box(L, st, LGR_LAYER);
     if (gr_layer_new(st->ctx, k, schema->attr_size && !container ? attrs : NULL, &l) != GR_OK) return lgr_raise(L, st);

@@ -19,14 +19,16 @@ typedef struct op_inputs {
     bool whole[LGR_INPUTS];
     bool anchored;
     int n, next; /* inputs; first argument after them */
+    int lead;    /* where the attribute between the tensors is, or 0 */
 } op_inputs;
 
 static void op_read_inputs(lua_State *L, lgr_state *st, const lgr_opcall *o, int first, op_inputs *x) {
     x->is_number = 0;
     x->anchored = false;
-    x->n = 0;
+    x->n = x->lead = 0;
     int i = first;
     for (; x->n < o->max_in; x->n++, i++) {
+        if (o->lead && x->n == 1 && lua_isinteger(L, i)) x->lead = i++;
         lgr_box *b = lgr_to_box(L, st, i, LGR_TENSOR);
         x->in[x->n] = NULL;
         if (b) {
@@ -88,19 +90,37 @@ static gr_status op_run(lgr_state *st, const lgr_opcall *o, op_inputs *x, const 
     return s;
 }
 
-static void op_draw(lgr_state *st, const gr_info *info, void *attrs) {
+static bool op_given(const gr_info *info, uint64_t given, const char *name) {
+    const gr_attr *a = lgr_find_attr(info, name);
+    return a && given >> (a - info->attrs) & 1;
+}
+
+/* The next stream of the generator, unless the script named its own. */
+static void op_draw(lua_State *L, lgr_state *st, const gr_info *info, uint64_t given, void *attrs) {
     int64_t seed, counter;
+    bool named = op_given(info, given, "seed");
+    if (named != op_given(info, given, "counter")) luaL_error(L, "%s: seed and counter go together", info->name);
+    if (named) return;
     gr_random_next(st->ctx, &seed, &counter);
     memcpy((char *)attrs + lgr_find_attr(info, "seed")->offset, &seed, sizeof seed);
     memcpy((char *)attrs + lgr_find_attr(info, "counter")->offset, &counter, sizeof counter);
 }
 
-#define OP_DRAWN "seed counter"
-#define OP_DRAWN_INTO "seed counter shape dtype"
+static void op_read_attrs(lua_State *L, lgr_state *st, const lgr_opcall *o, const op_inputs *x, void *attrs) {
+    const char *filled = x->lead ? o->lead->name : o->draws ? "seed counter" : NULL;
+    uint64_t given = lgr_read_attrs(L, st, o->info, x->next, attrs, filled);
+    if (x->lead) lgr_read_attr(L, st, o->lead, x->lead, attrs, o->info->name);
+    if (o->draws) op_draw(L, st, o->info, given, attrs);
+}
 
-static void op_read_attrs(lua_State *L, lgr_state *st, const lgr_opcall *o, int first, void *attrs, const char *skip) {
-    lgr_read_attrs(L, st, o->info, first, attrs, skip ? skip : o->draws ? OP_DRAWN : NULL);
-    if (o->draws) op_draw(st, o->info, attrs);
+/* gr.rand({2, 3}, {requires_grad = true}) */
+static bool op_wants_grad(lua_State *L, const lgr_opcall *o, int top) {
+    if (o->max_in > 0 || !lua_istable(L, top)) return false;
+    lua_pushliteral(L, "requires_grad");
+    lua_rawget(L, top);
+    bool on = lua_toboolean(L, -1);
+    lua_pop(L, 1);
+    return on;
 }
 
 /* gr.NAME(a, b, ..., options) */
@@ -113,20 +133,22 @@ static int op_call(lua_State *L) {
     gr_tensor *out[4];
     lgr_pressure(L, st);
     op_read_inputs(L, st, o, 1, &x);
-    if (o->info->attr_size) op_read_attrs(L, st, o, x.next, attrs = buffer, NULL);
+    if (o->info->attr_size) op_read_attrs(L, st, o, &x, attrs = buffer);
     else if (!lua_isnoneornil(L, x.next))
         return luaL_error(L, "%s: argument %d is one too many", o->info->name, x.next);
     int n = gr_op_outputs(o->op), base = lua_gettop(L);
+    bool grad = op_wants_grad(L, o, base);
     luaL_checkstack(L, n + 4, NULL);
     for (int i = 0; i < n; i++) lgr_new_box(L, st, LGR_TENSOR);
     gr_status s = op_run(st, o, &x, attrs, out, NULL);
     if (s != GR_OK && lgr_retry(L, st, s)) s = op_run(st, o, &x, attrs, out, NULL);
     if (s != GR_OK) return lgr_raise(L, st);
     for (int i = 0; i < n; i++) ((lgr_box *)lua_touserdata(L, base + 1 + i))->object = out[i];
+    if (grad && gr_tensor_set_requires_grad(out[0], true) != GR_OK) return lgr_raise(L, st);
     if (x.anchored)
         for (int k = 0; k < x.n; k++)
             if (x.in[k] && !(x.is_number >> k & 1))
-                for (int i = 0; i < n; i++) lgr_anchor_like(L, base + 1 + i, k + 1);
+                for (int i = 0; i < n; i++) lgr_anchor_like(L, base + 1 + i, k + 1 + (k > 0 && x.lead));
     return n;
 }
 
@@ -139,7 +161,7 @@ static int op_call_list(lua_State *L) {
     int n;
     lgr_pressure(L, st);
     luaL_checktype(L, 1, LUA_TTABLE);
-    op_read_attrs(L, st, o, 2, buffer, NULL);
+    lgr_read_attrs(L, st, o->info, 2, buffer, NULL);
     gr_tensor **in = lgr_check_list(L, st, 1, &n);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
     gr_status s = gr_apply(st->ctx, o->op, n, in, buffer, out);
@@ -165,7 +187,7 @@ static int op_call_into(lua_State *L) {
     gr_tensor *dst = lgr_check_tensor(L, st, 1);
     lgr_pressure(L, st);
     op_read_inputs(L, st, o, 1, &x);
-    if (o->info->attr_size) op_read_attrs(L, st, o, x.next, attrs = buffer, NULL);
+    if (o->info->attr_size) op_read_attrs(L, st, o, &x, attrs = buffer);
     gr_status s = op_run(st, o, &x, attrs, NULL, dst);
     if (s != GR_OK && lgr_retry(L, st, s)) s = op_run(st, o, &x, attrs, NULL, dst);
     if (s != GR_OK) return lgr_raise(L, st);
@@ -179,7 +201,10 @@ static int op_fill(lua_State *L) {
     const lgr_opcall *o = lgr_upop(L);
     uint64_t buffer[32];
     gr_tensor *dst = lgr_check_tensor(L, st, 1);
-    op_read_attrs(L, st, o, 2, buffer, OP_DRAWN_INTO);
+    uint64_t given = lgr_read_attrs(L, st, o->info, 2, buffer, "seed counter shape dtype");
+    if (op_given(o->info, given, "shape") || op_given(o->info, given, "dtype"))
+        return luaL_error(L, "%s_: shape and dtype are the tensor's own", o->info->name);
+    if (o->draws) op_draw(L, st, o->info, given, buffer);
     gr_dims *shape = (gr_dims *)((char *)buffer + lgr_find_attr(o->info, "shape")->offset);
     shape->n = gr_tensor_rank(dst);
     memcpy(shape->v, gr_tensor_dims_peek(dst), (size_t)shape->n * sizeof *shape->v);
@@ -210,8 +235,15 @@ static void op_describe(lgr_opcall *o, const gr_op *op) {
     *o = (lgr_opcall){.op = op, .info = gr_op_info(op)};
     for (const char *p = o->info->inputs; p && *p;) {
         size_t n = strcspn(p, " ");
-        if (p[n - 1] == '*') o->list = true;
-        else if (p[n - 1] != '?') o->min_in++;
+        if (p[n - 1] == ':') {
+            for (const gr_attr *a = o->info->attrs; a->name; a++)
+                if (strlen(a->name) == n - 1 && memcmp(a->name, p, n - 1) == 0) o->lead = a;
+            o->max_in--;
+        } else if (p[n - 1] == '*') {
+            o->list = true;
+        } else if (p[n - 1] != '?') {
+            o->min_in++;
+        }
         o->max_in++;
         p += n + (p[n] == ' ');
     }
@@ -250,13 +282,16 @@ static int op_unary(lua_State *L) {
     return op_call(L);
 }
 
+/* Helpers of backward rules are apart, in gr.hidden: specs try them as any op. */
 void lgr_open_op(lua_State *L, lgr_state *st) {
+    lua_newtable(L);
     for (int i = 0; i < gr_op_count(); i++) {
         lgr_opcall *o = &st->ops[i];
         op_describe(o, gr_op_at(i));
         op_push(L, st, o, o->list ? op_call_list : op_call);
-        lua_setfield(L, -2, o->info->name);
+        lua_setfield(L, o->info->hidden ? -2 : -3, o->info->name);
     }
+    lua_setfield(L, -2, "hidden");
 }
 
 /* Into the metatable on top. */

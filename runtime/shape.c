@@ -18,11 +18,18 @@ gr_status gri_numel(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, int6
     return GR_OK;
 }
 
-bool gri_same_dims(int ra, const int64_t *a, int rb, const int64_t *b) {
-    if (ra != rb) return false;
-    for (int i = 0; i < ra; i++)
-        if (a[i] != b[i]) return false;
-    return true;
+gr_status gri_spec_given(gr_ctx *ctx, const gr_dims *shape, int64_t dtype, gri_spec *out) {
+    int64_t n;
+    if (dtype < 0 || dtype >= GR_DTYPES) return gr_fail(ctx, GR_ERR_DTYPE, "unknown dtype %lld", (long long)dtype);
+    GR_TRY(gri_numel(ctx, (gr_dtype)dtype, shape->n, shape->v, &n));
+    *out = (gri_spec){.dtype = (gr_dtype)dtype, .rank = shape->n};
+    if (shape->n) memcpy(out->dims, shape->v, (size_t)shape->n * sizeof *shape->v);
+    return GR_OK;
+}
+
+gr_dtype gri_promote(gr_dtype a, gr_dtype b) {
+    static const uint8_t width[] = {[GR_F32] = 2, [GR_F64] = 3, [GR_I64] = 1, [GR_U8] = 0};
+    return width[a] >= width[b] ? a : b;
 }
 
 bool gri_broadcast(int *rank, int64_t *dims, int rb, const int64_t *b) {
@@ -37,6 +44,19 @@ bool gri_broadcast(int *rank, int64_t *dims, int rb, const int64_t *b) {
         if (tail[i] == b[i] || b[i] == 1) continue;
         if (tail[i] != 1) return false;
         tail[i] = b[i];
+    }
+    return true;
+}
+
+bool gri_fold(int n, const int64_t *dims, const int64_t *strides, int64_t *count, int64_t *step) {
+    int64_t inner = 1;
+    *count = gri_product(n, dims);
+    *step = 0;
+    for (int i = n - 1; i >= 0 && *count; i--) {
+        if (dims[i] == 1) continue;
+        if (inner == 1) *step = strides[i];
+        else if (strides[i] != *step * inner) return false;
+        inner *= dims[i];
     }
     return true;
 }
@@ -66,7 +86,7 @@ gr_status gri_dim_mask(gr_ctx *ctx, const gr_dims *dims, int rank, uint32_t *mas
         return GR_OK;
     }
     for (int i = 0; i < dims->n; i++) {
-        int d;
+        int d = 0;
         GR_TRY(gri_dim(ctx, dims->v[i], rank, &d));
         if (*mask >> d & 1)
             return gr_fail(ctx, GR_ERR_INDEX, "dimension %d is given twice", d + ctx->index_base);
