@@ -1,0 +1,93 @@
+-- The workloads of the speed table, one function each: it builds and returns a step, which returns the loss.
+-- Models, shapes, losses, clips and optimizers are those of torch_peer.py beside this file.
+local gr = require "gradrun"
+local nn, F = gr.nn, gr.nn.functional
+
+local W = { order = {} }
+
+local function workload(name, about, make)
+  W.order[#W.order + 1] = name
+  W[name] = { about = about, make = make }
+end
+
+local function mlp_sizes(sizes, act)
+  local layers = {}
+  for i = 1, #sizes - 1 do
+    layers[#layers + 1] = nn.Linear(sizes[i], sizes[i + 1])
+    if i < #sizes - 1 then layers[#layers + 1] = (act or nn.ReLU)() end
+  end
+  return nn.Sequential(layers)
+end
+
+local function classes(n, count) return gr.permutation(n):sub_(1):mul_(1 / n):mul_(count):add_(1) end
+
+local function trainer(model, loss_fn, opt, limit)
+  local parameters = model:parameters()
+  return function()
+    opt:zero_grad()
+    local loss = loss_fn()
+    loss:backward()
+    if limit then gr.clip.norm_(parameters, limit) end
+    opt:step()
+    return loss
+  end
+end
+
+workload("tiny_mlp", "10-5-1 ReLU regression, batch 100, plain SGD: the overhead workload.", function()
+  local m = mlp_sizes { 10, 5, 1 }
+  local x, y = gr.randn(100, 10), gr.randn(100, 1)
+  return trainer(m, function() return F.mse_loss(m(x), y) end, gr.optim.SGD(m:parameters(), { lr = 0.1 }))
+end)
+
+local function classifier(sizes, batch)
+  local m = mlp_sizes(sizes)
+  local x, y = gr.randn(batch, 784), classes(batch, 10)
+  return trainer(m, function() return F.cross_entropy(m(x), y) end, gr.optim.Adam(m:parameters(), { lr = 1e-3 }), 1.0)
+end
+
+workload("mlp", "784-256-128-10 ReLU classifier, batch 64, Adam, global-norm clip 1.", function()
+  return classifier({ 784, 256, 128, 10 }, 64)
+end)
+
+workload("mlp_wide", "784-2048-2048-10 ReLU classifier, batch 256, Adam, clip 1: GEMM-bound.", function()
+  return classifier({ 784, 2048, 2048, 10 }, 256)
+end)
+
+workload("deep_hooks", "50 layers of 64 tanh units, batch 64, SGD, one script hook per parameter.", function()
+  local sizes = {}
+  for i = 1, 51 do sizes[i] = 64 end
+  local m = mlp_sizes(sizes, nn.Tanh)
+  local x, y = gr.randn(64, 64), gr.randn(64, 64)
+  for _, p in ipairs(m:parameters()) do p:register_hook(function(g) return g:clamp(-1.0, 1.0) end) end
+  return trainer(m, function() return F.mse_loss(m(x), y) end, gr.optim.SGD(m:parameters(), { lr = 0.01 }))
+end)
+
+workload("cnn", "Two 3x3 convolutions (32, 64) with pooling and two dense layers on 28x28, batch 64.", function()
+  local m = nn.Sequential(
+    nn.Conv2d(1, 32, 3, { padding = 1 }), nn.ReLU(), nn.MaxPool2d(2),
+    nn.Conv2d(32, 64, 3, { padding = 1 }), nn.ReLU(), nn.MaxPool2d(2),
+    nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))
+  local x, y = gr.randn(64, 1, 28, 28), classes(64, 10)
+  return trainer(m, function() return F.cross_entropy(m(x), y) end, gr.optim.Adam(m:parameters(), { lr = 1e-3 }), 1.0)
+end)
+
+workload("clip_adamw_10m", "Global-norm clip and AdamW alone over ten 1000x1000 parameters: memory-bound.", function()
+  local ps = {}
+  for i = 1, 10 do
+    ps[i] = gr.randn({ 1000, 1000 }, { requires_grad = true })
+    ps[i].grad = gr.randn(1000, 1000)
+  end
+  local opt = gr.optim.AdamW(ps, { lr = 1e-4 })
+  return function()
+    gr.clip.norm_(ps, 1.0)
+    opt:step()
+    return ps[1]:sum()
+  end
+end)
+
+workload("op_add", "z = a + b on ten elements, recorded for backward: dispatch overhead alone.", function()
+  local a, b = gr.randn({ 10 }, { requires_grad = true }), gr.randn(10)
+  return function() return a + b end
+end)
+
+return W
