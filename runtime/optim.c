@@ -197,13 +197,6 @@ gr_status gr_optim_add_group(gr_optim *o, int n, gr_tensor *const *params, const
 
 /* ---- a step: the plan ----------------------------------------------------------------------------------- */
 
-static gr_status optim_check_grad(gr_ctx *ctx, const gr_tensor *t, int i, const gr_tensor *grad) {
-    char text[320];
-    if (grad->dtype == t->dtype && gri_same_dims(grad->rank, grad->dims, t->rank, t->dims)) return GR_OK;
-    return gr_fail(ctx, grad->dtype != t->dtype ? GR_ERR_DTYPE : GR_ERR_SHAPE, "the gradient of %s is %s",
-                   optim_param_text(ctx, t, i, text, sizeof text), gri_tensor_text(grad));
-}
-
 /* The state a parameter's update needs: what it has, and zeros where it has none yet. */
 static gr_status optim_plan_state(const gr_optim *o, const void *attrs, optim_job *j) {
     const gr_tensor *t = j->param->tensor;
@@ -232,7 +225,6 @@ static gr_status optim_plan_group(gr_optim *o, const optim_group *g, gri_spans *
         optim_param *p = &g->params[i];
         const gr_tensor *grad = gr_tensor_grad_peek(p->tensor);
         if (!grad) continue;
-        GR_TRY(optim_check_grad(ctx, p->tensor, i, grad));
         optim_job *j = &o->jobs[s->n];
         j->param = p;
         j->grad = grad;
