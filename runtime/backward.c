@@ -94,22 +94,6 @@ const gri_spec *gri_input_spec(const gri_grad *g, int input) {
     return g->node->specs ? &g->node->specs[input] : NULL;
 }
 
-static void backward_call(gri_call *c, gri_grad *g, const gr_op *op, int n, gr_tensor *const *in, const void *attrs,
-                      void *defaults) {
-    c->ctx = g->ctx;
-    c->op = op;
-    c->n_in = n;
-    c->n_out = op->n_out ? op->n_out : 1;
-    c->in = in;
-    c->attrs = attrs;
-    c->mode = GRI_SET;
-    if (!attrs && op->info.attr_size) {
-        gr_attrs_default(&op->info, defaults);
-        c->attrs = defaults;
-    }
-    for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
-}
-
 /* Straight into the slot's memory, if the kernel can: set when it is the first, else add. */
 static gr_status backward_run_into(gri_pass *p, gri_slot *s, gri_call *c, bool *done) {
     *done = false;
@@ -137,7 +121,7 @@ gr_status gri_emit(gri_grad *g, int input, const gr_op *op, int n, gr_tensor *co
         return backward_deliver(p, s, t);
     }
     gri_call c;
-    backward_call(&c, g, op, n, in, attrs, defaults);
+    gri_call_set(&c, p->ctx, op, n, in, attrs, defaults);
     GR_TRY(gri_poll(p->ctx));
     GR_TRY(gri_check(&c));
     GR_TRY(backward_run_into(p, s, &c, &done));
@@ -159,7 +143,7 @@ gr_status gri_emit_many(gri_grad *g, const int *to, const gr_op *op, int n, gr_t
     uint64_t defaults[GRI_ATTR_MAX / 8];
     gri_call c;
     bool any = false;
-    backward_call(&c, g, op, n, in, attrs, defaults);
+    gri_call_set(&c, p->ctx, op, n, in, attrs, defaults);
     for (int i = 0; i < c.n_out; i++) {
         s[i] = to[i] >= 0 && to[i] < g->n_in ? backward_target(g, to[i]) : NULL;
         if (s[i]) any = true;
@@ -298,7 +282,7 @@ static gr_status backward_complete(gri_pass *p, gri_node *n) {
         gri_slot *s = &n->slots[k];
         if (!s->grad) continue;
         if (global || gri_hooks_any(n->hooks, GR_HOOK_GRAD)) {
-            gr_event e = {.kind = GR_HOOK_GRAD, .ctx = ctx, .step = ctx->step, .name = n->name ? n->name : "",
+            gr_event e = {.kind = GR_HOOK_GRAD, .ctx = ctx, .step = ctx->step, .name = n->name ? n->name : gri_is_leaf_node(n) ? "" : gri_node_text(n),
                           .param = n->data, .layer = n->layer, .n_out = 1, .out = &s->grad};
             if (gri_is_leaf_node(n)) GR_TRY(gri_hooks_run(ctx->hooks, 0, &e, &s->grad));
             GR_TRY(gri_hooks_run(n->hooks, k, &e, &s->grad));
@@ -380,7 +364,7 @@ static gr_status backward_rule(gri_pass *p, gri_node *n) {
     if (s == GR_OK) s = n->op ? n->op->backward(&g) : backward_host(p, &g);
     p->ctx->layer = layer;
     if (s != GR_OK) gr_fail_within(p->ctx, "backward of %s", gri_node_text(n));
-    while (p->n_temps) gr_release(p->temps[--p->n_temps]);
+    while (p->n_temps) gri_tensor_release(p->temps[--p->n_temps]);
     if (in != few) gri_delete(p->ctx, in, room);
     return s;
 }
@@ -399,7 +383,7 @@ static gr_status backward_visit(gri_pass *p, gri_node *n) {
     for (int k = 0; k < n->n_in; k++) needed |= backward_follows(p, n->edges[k].node);
     if (any && needed) GR_TRY(backward_rule(p, n));
     for (int k = 0; k < n->n_out; k++) {
-        gr_release(n->slots[k].grad);
+        gri_tensor_release(n->slots[k].grad);
         n->slots[k].grad = NULL;
     }
     if (!p->retain) gri_node_free_kept(n);
@@ -494,14 +478,14 @@ static void backward_end(gri_pass *p) {
     for (int i = 0; i < p->n_met; i++) {
         gri_node *n = p->met[i];
         for (int k = 0; k < n->n_out; k++) {
-            gr_release(n->slots[k].grad);
+            gri_tensor_release(n->slots[k].grad);
             n->slots[k].grad = NULL;
             n->slots[k].capture = 0;
         }
     }
     ctx->passes = p->outer;
     for (int i = 0; i < p->n_met; i++) gri_node_release(p->met[i]);
-    while (p->n_temps) gr_release(p->temps[--p->n_temps]);
+    while (p->n_temps) gri_tensor_release(p->temps[--p->n_temps]);
     gri_array_free(ctx, p->met, p->cap_met, sizeof *p->met);
     gri_array_free(ctx, p->heap, p->cap_heap, sizeof *p->heap);
     gri_array_free(ctx, p->leaves, p->cap_leaves, sizeof *p->leaves);

@@ -258,7 +258,8 @@ typedef struct gr_case {
 typedef struct gr_info {    /* common head of every descriptor */
     const char *name;
     const char *doc;        /* one line, then details; script terms */
-    const char *inputs;     /* ops: "x weight bias?"; '?' optional, '*' any number */
+    const char *inputs;     /* ops: "x weight bias?": '?' optional, '*' any number; "x dim: index": scripts
+                               give the attribute dim between the tensors */
     const gr_attr *attrs;   /* ended by a NULL name; NULL: none */
     uint16_t attr_size;     /* of the attribute struct */
     bool hidden;            /* helper of a backward rule: not offered to scripts as a method */
@@ -448,13 +449,14 @@ GR_API void gr_runtime_config_init(gr_runtime_config *cfg);
  * Fails with GR_ERR_MEMORY, or GR_ERR_ARG for an unknown isa; *out is then NULL. */
 GR_API gr_status gr_open(const gr_runtime_config *cfg, gr_runtime **out);
 /* Opens a runtime in the host's Lua state, which keeps its mode of collection, its print and its limits
- * (GR_ERR_ARG if cfg has write or lua_bytes) and must outlive the runtime. coroutine.resume, wrap and close are replaced
- * by twins that note which coroutine runs. Where gradrun was opened before, by require or by an earlier gr_attach,
- * that context is kept as it is. */
+ * (GR_ERR_ARG if cfg has write or lua_bytes) and must outlive the runtime. coroutine.resume, wrap and close are
+ * replaced by twins that note which coroutine runs. Where gradrun was opened before, by require or by an earlier
+ * gr_attach, that context is kept as it is. */
 GR_API gr_status gr_attach(struct lua_State *L, const gr_runtime_config *cfg, gr_runtime **out);
 /* Closes the runtime; returns how many native objects were found alive: 0, or a mistake. After gr_open these
  * are the host's own references: the scripts are gone, but the runtime stays for another gr_close once they are
- * released. After gr_attach they may also be in variables of L, and die with it. -1, and nothing done, from inside a script. */
+ * released. After gr_attach they may also be in variables of L, and die with it. -1, and nothing done, from
+ * inside a script. */
 GR_API int64_t gr_close(gr_runtime *rt);
 
 GR_API gr_ctx *gr_runtime_ctx_peek(const gr_runtime *rt);
@@ -487,19 +489,20 @@ GR_API gr_value gr_value_number(double x);
 GR_API gr_value gr_value_string(const char *s);
 GR_API gr_value gr_value_tensor(gr_tensor *t);
 
-/* Calls a function by its name from the globals down: "predict", "model.predict". Missing results are nil, further
- * ones are dropped. Tensors in results are yours (+1); strings are valid until the next call on this runtime. GR_ERR_ARG: there
- * is no such function, an argument is no value, or a result is not one (a table, say: results are then untouched). */
+/* Calls a function by its name from the globals down: "predict", "model.predict". Missing results are nil,
+ * further ones are dropped. Tensors in results are yours (+1); strings are valid until the next call on this
+ * runtime. GR_ERR_ARG: there is no such function, an argument is no value, or a result is not one (a table, say):
+ * results are then untouched. */
 GR_API gr_status gr_call(gr_runtime *rt, const char *name, int n_args, const gr_value *args, int n_results,
                          gr_value *results);
 /* The same for variables: "x", "options.rate". The tables on the way must exist. */
 GR_API gr_status gr_set_global(gr_runtime *rt, const char *name, const gr_value *value);
 GR_API gr_status gr_get_global(gr_runtime *rt, const char *name, gr_value *out);
 
-/* Stops the script under way, or the next one, with GR_ERR_INTERRUPT; pcall cannot catch it. Async-signal-safe and callable from any
- * thread. Native work stops at once. Plain Lua stops when this is called from the thread that runs it (a signal
- * handler), or with config.watch: a hook that looks at the flag every 10,000 instructions, with which plain Lua
- * takes twice its time. */
+/* Stops the script under way, or the next one, with GR_ERR_INTERRUPT; pcall cannot catch it. Async-signal-safe
+ * and callable from any thread. Native work stops at once. Plain Lua stops when this is called from the thread that
+ * runs it (a signal handler), or with config.watch: a hook that looks at the flag every 10,000 instructions, with
+ * which plain Lua takes twice its time. */
 GR_API void gr_runtime_interrupt(gr_runtime *rt);
 
 #ifdef __cplusplus

@@ -8,207 +8,185 @@
  * are passed as they are (direct); a single value is spread over one buffer once (constant); everything
  * else (strided, broadcast, of another dtype) is gathered block by block into a buffer that stays in L1.
  * Results are scattered back the same way, which is also where "add" and dtype conversion happen. So every
- * kernel is one plain loop, and its strided, broadcast, accumulating and converting forms come for free. */
+ * kernel is one plain loop, and its strided, broadcast, accumulating and converting forms come for free.
+ *
+ * Small operands that need no gathering take a shorter way, without a plan: 10 elements in 12 ns. */
 
 #define ITER_BLOCK 1024
 #define ITER_OPERANDS (GRI_MAX_IN + GRI_MAX_OUT)
 
+/* Each buffer ends in another place of a page than its neighbours: stores to one do not hold up loads from the next. */
+typedef struct iter_buffers {
+    _Alignas(64) char run[ITER_OPERANDS][ITER_BLOCK * 8 + 192];
+} iter_buffers;
+
+static inline int64_t iter_padded(int64_t n) { return (n + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1); }
+
+/* ---- runs that are not whole lanes ---------------------------------------------------------------------- */
+
+/* to[0..padded) = from[0..n), then from[0] again: no invented value can raise or slow anything. n < padded <= 16. */
+static inline void iter_pad(void *restrict to, const void *restrict from, size_t size, int64_t n) {
+    if (size == 4) {
+        const uint32_t *s = from;
+        for (int i = 0; i < GRI_LANES; i++) ((uint32_t *)to)[i] = s[i < n ? i : 0];
+    } else if (size == 8) {
+        const uint64_t *s = from;
+        for (int i = 0; i < GRI_LANES; i++) ((uint64_t *)to)[i] = s[i < n ? i : 0];
+    } else {
+        const uint8_t *s = from;
+        for (int i = 0; i < GRI_LANES; i++) ((uint8_t *)to)[i] = s[i < n ? i : 0];
+    }
+}
+
+/* to[0..n) = *from. */
+static void iter_spread(void *restrict to, const void *restrict from, size_t size, int64_t n) {
+    if (size == 4) for (int64_t i = 0; i < n; i++) ((uint32_t *)to)[i] = *(const uint32_t *)from;
+    else if (size == 8) for (int64_t i = 0; i < n; i++) ((uint64_t *)to)[i] = *(const uint64_t *)from;
+    else memset(to, *(const uint8_t *)from, (size_t)n);
+}
+
+/* ---- small and simple ----------------------------------------------------------------------------------- */
+
+/* Whole lanes of every operand as they lie in memory, what is left through one padded lane each. */
+static void iter_lanes(int n_out, int n, int64_t total, void *const *run, const uint8_t *size, gri_loop loop,
+                       const void *attrs) {
+    _Alignas(64) char lane[ITER_OPERANDS][GRI_LANES * 8];
+    void *rest[ITER_OPERANDS];
+    int64_t tail = total % GRI_LANES, whole = total - tail;
+    if (whole) loop(whole, run, attrs);
+    if (!tail) return;
+    for (int i = 0; i < n; i++) {
+        rest[i] = lane[i];
+        if (i >= n_out) iter_pad(lane[i], (char *)run[i] + whole * size[i], size[i], tail);
+    }
+    loop(GRI_LANES, rest, attrs);
+    for (int i = 0; i < n_out; i++) memcpy((char *)run[i] + whole * size[i], lane[i], (size_t)tail * size[i]);
+}
+
+/* At most ITER_BLOCK elements, every operand contiguous or a single value, of the loop's own types: true if that is
+ * so, and done. */
+static bool iter_small(const gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, bool any) {
+    int64_t total = c->out[0]->numel;
+    int n_out = c->n_out, n = n_out + c->n_in;
+    void *run[ITER_OPERANDS];
+    uint8_t size[ITER_OPERANDS];
+    uint32_t constant = 0;
+    for (int i = 0; i < n; i++) {
+        const gr_tensor *t = i < n_out ? c->out[i] : c->in[i - n_out];
+        gr_dtype type = types ? types[i] : real_type;
+        if (t->dtype != type) return false;
+        if (!t->contiguous || t->numel != total) {
+            if (t->numel != 1 || i < n_out) return false;
+            constant |= 1u << i;
+        }
+        run[i] = t->data;
+        size[i] = (uint8_t)gri_size(type);
+    }
+    if (total == 0) return true;
+    if (!constant && c->mode == GRI_SET) {
+        if (any) loop(total, run, c->attrs);
+        else iter_lanes(n_out, n, total, run, size, loop, c->attrs);
+        return true;
+    }
+    iter_buffers b;
+    for (int i = 0; i < n; i++) {
+        if (constant >> i & 1) {
+            iter_spread(b.run[i], run[i], size[i], iter_padded(total));
+            run[i] = b.run[i];
+        } else if (i < n_out && c->mode == GRI_ADD) {
+            run[i] = b.run[i];
+        }
+    }
+    if (any) loop(total, run, c->attrs);
+    else iter_lanes(n_out, n, total, run, size, loop, c->attrs);
+    for (int i = 0; i < n_out && c->mode == GRI_ADD; i++)
+        gri_copy_run((gr_dtype)c->out[i]->dtype, c->out[i]->data, run[i], total, GRI_ADD);
+    return true;
+}
+
+/* ---- planning ------------------------------------------------------------------------------------------- */
+
 typedef enum iter_how { ITER_DIRECT, ITER_CONSTANT, ITER_GATHER } iter_how;
 
 typedef struct iter_operand {
-    char *data;
-    gr_dtype dtype, type; /* in memory; in the loop */
-    uint8_t size, type_size;
+    gri_strided view; /* dims and strides only when some operand is gathered; all have the same dims */
+    gr_dtype type;    /* in the loop */
+    uint8_t size;     /* of it */
     iter_how how;
-    int64_t strides[GR_MAX_RANK]; /* in bytes, 0 where broadcast */
 } iter_operand;
 
 typedef struct iter_plan {
-    int n_out, n, rank;
-    int64_t dims[GR_MAX_RANK], total, piece, block;
+    int n_out, n;
+    int64_t total, piece, block;
     iter_operand op[ITER_OPERANDS];
     gri_loop loop;
     const void *attrs;
     gri_mode mode;
+    bool any; /* the loop takes any n */
 } iter_plan;
 
-/* ---- conversion of runs --------------------------------------------------------------------------------- */
-
-/* Doubles to integers: what C leaves undefined is given a value here. NaN becomes 0, the rest saturates. */
-static inline int64_t iter_to_i64(double v) {
-    if (!(v > -9223372036854775808.0)) return v != v ? 0 : INT64_MIN;
-    return v < 9223372036854775808.0 ? (int64_t)v : INT64_MAX;
+static void iter_operand_set(iter_plan *p, int i, const gr_tensor *t, gr_dtype type, const gr_tensor *out) {
+    iter_operand *o = &p->op[i];
+    o->view.data = t->data;
+    o->view.dtype = (gr_dtype)t->dtype;
+    o->type = type;
+    o->size = (uint8_t)gri_size(type);
+    if (t->contiguous && t->numel == out->numel && t->dtype == type) o->how = ITER_DIRECT;
+    else o->how = t->numel == 1 && i >= p->n_out ? ITER_CONSTANT : ITER_GATHER;
 }
-static inline uint8_t iter_to_u8(double v) { return v > 0 ? (v < 255 ? (uint8_t)v : 255) : 0; }
 
-#define ITER_F32(v) (float)(v)
-#define ITER_F64(v) (double)(v)
-#define ITER_I64(v) iter_to_i64((double)(v))
-#define ITER_U8(v) iter_to_u8((double)(v))
-
-/* dst[i] (contiguous) = src at byte stride; dst at byte stride = or += src (contiguous). */
-#define ITER_CONVERT(from, ctype, to, dtype, conv)                                                            \
-    static void iter_load_##from##_##to(void *d, const char *s, int64_t stride, int64_t n) {                   \
-        dtype *dst = d;                                                                                        \
-        for (int64_t i = 0; i < n; i++) dst[i] = conv(*(const ctype *)(const void *)(s + i * stride));         \
-    }                                                                                                          \
-    static void iter_store_##from##_##to(char *d, int64_t stride, const void *s, int64_t n, gri_mode mode) {   \
-        const ctype *src = s;                                                                                  \
-        if (mode == GRI_ADD) {                                                                                 \
-            for (int64_t i = 0; i < n; i++) *(dtype *)(void *)(d + i * stride) += conv(src[i]);                \
-        } else {                                                                                               \
-            for (int64_t i = 0; i < n; i++) *(dtype *)(void *)(d + i * stride) = conv(src[i]);                 \
-        }                                                                                                      \
+/* Strides of every operand over out's dims, then dims that all operands step through evenly are joined. */
+static void iter_strides(iter_plan *p, gr_tensor *const *t, const gr_tensor *out) {
+    int rank = 0;
+    int64_t dims[GR_MAX_RANK] = {1};
+    for (int i = 0; i < p->n; i++) p->op[i].view.strides[0] = 0;
+    for (int d = 0; d < out->rank; d++) {
+        if (out->dims[d] == 1) continue;
+        int64_t step[ITER_OPERANDS];
+        bool joins = rank > 0;
+        for (int i = 0; i < p->n; i++) {
+            int at = d - (out->rank - t[i]->rank);
+            step[i] = at < 0 || t[i]->dims[at] == 1 ? 0 : t[i]->strides[at] * (int64_t)gri_size(p->op[i].view.dtype);
+            if (joins && p->op[i].view.strides[rank - 1] != step[i] * out->dims[d]) joins = false;
+        }
+        if (!joins) dims[rank++] = 1;
+        dims[rank - 1] *= out->dims[d];
+        for (int i = 0; i < p->n; i++) p->op[i].view.strides[rank - 1] = step[i];
     }
-#define ITER_FROM(from, ctype)                            \
-    ITER_CONVERT(from, ctype, f32, float, ITER_F32)       \
-    ITER_CONVERT(from, ctype, f64, double, ITER_F64)      \
-    ITER_CONVERT(from, ctype, i64, int64_t, from##_to_i64)\
-    ITER_CONVERT(from, ctype, u8, uint8_t, from##_to_u8)
-#define f32_to_i64 ITER_I64
-#define f64_to_i64 ITER_I64
-#define i64_to_i64 (int64_t)
-#define u8_to_i64 (int64_t)
-#define f32_to_u8 ITER_U8
-#define f64_to_u8 ITER_U8
-#define i64_to_u8(v) (uint8_t)((v) < 0 ? 0 : (v) > 255 ? 255 : (v))
-#define u8_to_u8 (uint8_t)
-ITER_FROM(f32, float)
-ITER_FROM(f64, double)
-ITER_FROM(i64, int64_t)
-ITER_FROM(u8, uint8_t)
-
-#define ITER_ROW(verb, from) \
-    {iter_##verb##_##from##_f32, iter_##verb##_##from##_f64, iter_##verb##_##from##_i64, iter_##verb##_##from##_u8}
-static void (*const iter_load[4][4])(void *, const char *, int64_t, int64_t) = {
-    ITER_ROW(load, f32), ITER_ROW(load, f64), ITER_ROW(load, i64), ITER_ROW(load, u8)};
-static void (*const iter_store[4][4])(char *, int64_t, const void *, int64_t, gri_mode) = {
-    ITER_ROW(store, f32), ITER_ROW(store, f64), ITER_ROW(store, i64), ITER_ROW(store, u8)};
-
-static inline void iter_load_run(const iter_operand *o, void *dst, const char *src, int64_t stride, int64_t n) {
-    if (o->dtype == o->type && stride == o->size) {
-        memcpy(dst, src, (size_t)n * o->size);
-    } else {
-        iter_load[o->dtype][o->type](dst, src, stride, n);
+    for (int i = 0; i < p->n; i++) {
+        p->op[i].view.rank = rank ? rank : 1;
+        memcpy(p->op[i].view.dims, dims, sizeof dims);
     }
-}
-
-static inline void iter_store_run(const iter_operand *o, char *dst, int64_t stride, const void *src, int64_t n,
-                                  gri_mode mode) {
-    if (o->dtype == o->type && stride == o->size && mode == GRI_SET) {
-        memcpy(dst, src, (size_t)n * o->size);
-    } else {
-        iter_store[o->type][o->dtype](dst, stride, src, n, mode);
-    }
-}
-
-/* ---- gather and scatter --------------------------------------------------------------------------------- */
-
-/* Position `at` in row-major order as coordinates; returns the byte offset for the operand's strides. */
-static int64_t iter_seek(int rank, const int64_t *dims, const iter_operand *o, int64_t at, int64_t *index) {
-    int64_t offset = 0;
-    for (int d = rank - 1; d >= 0; d--) {
-        index[d] = at % dims[d];
-        at /= dims[d];
-        offset += index[d] * o->strides[d];
-    }
-    return offset;
-}
-
-/* After a run to the end of the last dimension: the next row's offset. */
-static int64_t iter_carry(int rank, const int64_t *dims, const iter_operand *o, int64_t *index, int64_t offset) {
-    int d = rank - 1;
-    offset -= index[d] * o->strides[d];
-    index[d] = 0;
-    while (--d >= 0) {
-        offset += o->strides[d];
-        if (++index[d] < dims[d]) break;
-        offset -= index[d] * o->strides[d];
-        index[d] = 0;
-    }
-    return offset;
-}
-
-static void iter_gather(int rank, const int64_t *dims, const iter_operand *o, int64_t at, int64_t n, char *buffer) {
-    int64_t index[GR_MAX_RANK], last = rank - 1, offset = iter_seek(rank, dims, o, at, index);
-    while (n > 0) {
-        int64_t run = dims[last] - index[last];
-        if (run > n) run = n;
-        iter_load_run(o, buffer, o->data + offset, o->strides[last], run);
-        buffer += run * o->type_size;
-        n -= run;
-        index[last] += run;
-        offset += run * o->strides[last];
-        if (index[last] == dims[last]) offset = iter_carry(rank, dims, o, index, offset);
-    }
-}
-
-static void iter_scatter(int rank, const int64_t *dims, const iter_operand *o, int64_t at, int64_t n, const char *buffer,
-                         gri_mode mode) {
-    int64_t index[GR_MAX_RANK], last = rank - 1, offset = iter_seek(rank, dims, o, at, index);
-    while (n > 0) {
-        int64_t run = dims[last] - index[last];
-        if (run > n) run = n;
-        iter_store_run(o, o->data + offset, o->strides[last], buffer, run, mode);
-        buffer += run * o->type_size;
-        n -= run;
-        index[last] += run;
-        offset += run * o->strides[last];
-        if (index[last] == dims[last]) offset = iter_carry(rank, dims, o, index, offset);
-    }
-}
-
-static iter_operand iter_operand_of(const gri_strided *s, gr_dtype type) {
-    iter_operand o = {.data = s->data, .dtype = s->dtype, .type = type, .size = (uint8_t)gr_dtype_size(s->dtype),
-                      .type_size = (uint8_t)gr_dtype_size(type)};
-    memcpy(o.strides, s->strides, sizeof o.strides);
-    return o;
-}
-
-void gri_gather(const gri_strided *s, int64_t at, int64_t n, gr_dtype type, void *dst) {
-    iter_operand o = iter_operand_of(s, type);
-    iter_gather(s->rank, s->dims, &o, at, n, dst);
-}
-
-void gri_scatter(const gri_strided *s, int64_t at, int64_t n, gr_dtype type, const void *src, gri_mode mode) {
-    iter_operand o = iter_operand_of(s, type);
-    iter_scatter(s->rank, s->dims, &o, at, n, src, mode);
 }
 
 /* ---- running -------------------------------------------------------------------------------------------- */
 
-typedef struct iter_buffers {
-    _Alignas(64) char run[ITER_OPERANDS][ITER_BLOCK * 8];
-} iter_buffers;
-
-/* Pads a run to whole lanes with its own first element: no invented value can raise or slow anything. */
-static void iter_pad(char *buffer, int size, int64_t n, int64_t padded) {
-    for (int64_t i = n; i < padded; i++) memcpy(buffer + i * size, buffer, (size_t)size);
-}
-
+/* n elements from position at on: whole lanes, or at most ITER_BLOCK. */
 static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t n) {
     void *run[ITER_OPERANDS];
-    int64_t padded = (n + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1);
+    int64_t padded = p->any ? n : iter_padded(n);
     for (int i = 0; i < p->n; i++) {
         const iter_operand *o = &p->op[i];
-        run[i] = b->run[i];
+        char *there = o->view.data + at * o->size;
         bool direct = o->how == ITER_DIRECT && n == padded;
+        run[i] = b->run[i];
         if (i < p->n_out) {
-            if (direct && p->mode == GRI_SET) run[i] = o->data + at * o->size;
-        } else if (direct) {
-            run[i] = o->data + at * o->size;
-        } else if (o->how != ITER_CONSTANT) {
-            if (o->how == ITER_DIRECT) memcpy(run[i], o->data + at * o->size, (size_t)n * o->size);
-            else iter_gather(p->rank, p->dims, o, at, n, run[i]);
-            iter_pad(run[i], o->type_size, n, padded);
+            if (direct && p->mode == GRI_SET) run[i] = there;
+            continue;
         }
+        if (direct) run[i] = there;
+        if (direct || o->how == ITER_CONSTANT) continue;
+        if (o->how == ITER_DIRECT) memcpy(run[i], there, (size_t)n * o->size);
+        else gri_gather(&o->view, at, n, o->type, run[i]);
+        if (n < padded) iter_spread((char *)run[i] + n * o->size, run[i], o->size, padded - n);
     }
     p->loop(padded, run, p->attrs);
     for (int i = 0; i < p->n_out; i++) {
         const iter_operand *o = &p->op[i];
+        char *there = o->view.data + at * o->size;
         if (run[i] != (void *)b->run[i]) continue;
-        if (o->how == ITER_GATHER) iter_scatter(p->rank, p->dims, o, at, n, run[i], p->mode);
-        else iter_store_run(o, o->data + at * o->size, o->size, run[i], n, p->mode);
+        if (o->how == ITER_GATHER) gri_scatter(&o->view, at, n, o->type, run[i], p->mode);
+        else gri_copy_run(o->type, there, run[i], n, p->mode);
     }
 }
 
@@ -217,12 +195,13 @@ static void iter_span(const iter_plan *p, int64_t from, int64_t to) {
     for (int i = p->n_out; i < p->n; i++) {
         const iter_operand *o = &p->op[i];
         if (o->how != ITER_CONSTANT) continue;
-        int64_t n = to - from < p->block ? (to - from + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1) : p->block;
-        iter_load[o->dtype][o->type](b.run[i], o->data, 0, n);
+        gri_strided one = {.data = o->view.data, .dtype = o->view.dtype, .rank = 1, .dims = {1}};
+        gri_gather(&one, 0, 1, o->type, b.run[i]);
+        iter_spread(b.run[i] + o->size, b.run[i], o->size, (to - from < p->block ? iter_padded(to - from) : p->block) - 1);
     }
     for (int64_t at = from; at < to; at += p->block) {
         int64_t n = to - at < p->block ? to - at : p->block, tail = n % GRI_LANES;
-        if (n > ITER_BLOCK && tail) { /* an all-direct run: only its tail needs padding */
+        if (n > ITER_BLOCK && tail && !p->any) { /* an all-direct run: only its tail needs padding */
             iter_block(p, &b, at, n - tail);
             iter_block(p, &b, at + n - tail, tail);
         } else {
@@ -237,49 +216,12 @@ static void iter_piece(void *arg, int64_t piece) {
     iter_span(p, from, to < p->total ? to : p->total);
 }
 
-/* ---- planning ------------------------------------------------------------------------------------------- */
-
-static void iter_operand_set(iter_plan *p, int i, const gr_tensor *t, gr_dtype type, const gr_tensor *out) {
-    iter_operand *o = &p->op[i];
-    o->data = t->data;
-    o->dtype = (gr_dtype)t->dtype;
-    o->type = type;
-    o->size = (uint8_t)gr_dtype_size(o->dtype);
-    o->type_size = (uint8_t)gr_dtype_size(type);
-    if (t->contiguous && t->numel == out->numel) {
-        o->how = o->dtype == type ? ITER_DIRECT : ITER_GATHER;
-    } else {
-        o->how = t->numel == 1 && i >= p->n_out ? ITER_CONSTANT : ITER_GATHER;
-    }
-}
-
-/* Strides of every operand over out's dims, then dims that all operands step through evenly are joined. */
-static void iter_strides(iter_plan *p, gr_tensor *const *t, const gr_tensor *out) {
-    int rank = 0;
-    for (int d = 0; d < out->rank; d++) {
-        if (out->dims[d] == 1) continue;
-        int64_t step[ITER_OPERANDS];
-        bool joins = rank > 0;
-        for (int i = 0; i < p->n; i++) {
-            int at = d - (out->rank - t[i]->rank);
-            step[i] = at < 0 || t[i]->dims[at] == 1 ? 0 : t[i]->strides[at] * p->op[i].size;
-            if (joins && p->op[i].strides[rank - 1] != step[i] * out->dims[d]) joins = false;
-        }
-        if (!joins) p->dims[rank++] = 1;
-        p->dims[rank - 1] *= out->dims[d];
-        for (int i = 0; i < p->n; i++) p->op[i].strides[rank - 1] = step[i];
-    }
-    if (rank == 0) {
-        p->dims[rank++] = 1;
-        for (int i = 0; i < p->n; i++) p->op[i].strides[0] = 0;
-    }
-    p->rank = rank;
-}
-
 gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, int cost) {
-    iter_plan p;
     gr_tensor *t[ITER_OPERANDS], *out = c->out[0];
     bool direct = c->mode == GRI_SET, gather = false;
+    iter_plan p;
+    if (out->numel <= ITER_BLOCK && iter_small(c, loop, real_type, types, cost & GRI_ANY_N)) return GR_OK;
+    if (out->numel == 0) return GR_OK;
     p.n_out = c->n_out;
     p.n = c->n_out + c->n_in;
     for (int i = 0; i < p.n; i++) {
@@ -288,13 +230,13 @@ gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype
         if (p.op[i].how != ITER_DIRECT) direct = false;
         if (p.op[i].how == ITER_GATHER) gather = true;
     }
-    if (out->numel == 0) return GR_OK;
     if (gather) iter_strides(&p, t, out);
     p.total = out->numel;
     p.loop = loop;
     p.attrs = c->attrs;
     p.mode = c->mode;
-    int64_t nanoseconds = p.total * cost / 1000;
+    p.any = cost & GRI_ANY_N;
+    int64_t nanoseconds = p.total * (cost & ~GRI_ANY_N) / 1000;
     if (nanoseconds < 20000 || c->ctx->threads == 1) {
         p.block = direct ? p.total : ITER_BLOCK;
         iter_span(&p, 0, p.total);
@@ -308,7 +250,7 @@ gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype
     return gri_poll(c->ctx);
 }
 
-/* ---- copying -------------------------------------------------------------------------------------------- */
+/* ---- converting ----------------------------------------------------------------------------------------- */
 
 #define ITER_COPY(name, type)                                       \
     static void name(int64_t n, void *const *p, const void *attrs) { \
@@ -319,10 +261,10 @@ ITER_COPY(iter_copy_1, uint8_t)
 ITER_COPY(iter_copy_4, float)
 ITER_COPY(iter_copy_8, double)
 
-gr_status gri_copy(gr_ctx *ctx, gr_tensor *dst, const gr_tensor *src, gri_mode mode) {
+gr_status gri_convert(gr_ctx *ctx, gr_tensor *dst, const gr_tensor *src, gri_mode mode) {
+    gr_dtype t = (gr_dtype)dst->dtype;
     gr_tensor *in[1] = {(gr_tensor *)src};
     gri_call c = {.ctx = ctx, .n_in = 1, .n_out = 1, .in = in, .out = {dst}, .mode = mode};
-    gr_dtype t = (gr_dtype)dst->dtype;
-    size_t size = gr_dtype_size(t);
-    return gri_map(&c, size == 1 ? iter_copy_1 : size == 4 ? iter_copy_4 : iter_copy_8, t, NULL, GRI_COST_MOVE);
+    size_t size = gri_size(t);
+    return gri_map(&c, size == 1 ? iter_copy_1 : size == 4 ? iter_copy_4 : iter_copy_8, t, NULL, GRI_EXACT);
 }

@@ -61,25 +61,17 @@ gr_status gri_want_float(gri_call *c, int i) {
 
 gr_status gri_shape_same(gri_call *c) {
     GR_TRY(gri_want_float(c, 0));
-    c->spec[0] = gri_spec_of(c->in[0]);
+    gri_spec_set(&c->spec[0], c->in[0]);
     return GR_OK;
-}
-
-/* u8 < i64 < f32 < f64, as their order of width, not of their numbers. */
-static gr_dtype op_promote(gr_dtype a, gr_dtype b) {
-    static const uint8_t width[] = {[GR_F32] = 2, [GR_F64] = 3, [GR_I64] = 1, [GR_U8] = 0};
-    return width[a] >= width[b] ? a : b;
 }
 
 gr_status gri_shape_broadcast(gri_call *c) {
     gri_spec *s = &c->spec[0];
     const gr_tensor *t = c->in[0];
-    s->dtype = (gr_dtype)t->dtype;
-    s->rank = t->rank;
-    for (int d = 0; d < t->rank; d++) s->dims[d] = t->dims[d];
+    gri_spec_set(s, t);
     for (int i = 1; i < c->n_in; i++) {
         t = c->in[i];
-        if (t->dtype != s->dtype) s->dtype = op_promote(s->dtype, (gr_dtype)t->dtype);
+        if (t->dtype != s->dtype) s->dtype = gri_promote(s->dtype, (gr_dtype)t->dtype);
         if (gri_same_dims(s->rank, s->dims, t->rank, t->dims)) continue;
         if (!gri_broadcast(&s->rank, s->dims, t->rank, t->dims))
             return gr_fail(c->ctx, GR_ERR_SHAPE, "shapes %s and %s do not broadcast", gri_tensor_text(c->in[0]),
@@ -106,18 +98,14 @@ gr_status gri_shape_compare(gri_call *c) {
 /* The type a kernel computes in: f64 if any operand is, else f32; whole numbers alone are computed in f64
  * (exact to 2^53). */
 static gr_dtype op_compute_type(const gri_call *c) {
-    bool f32 = false;
-    for (int i = 0; i < c->n_in; i++) {
-        if (!c->in[i]) continue;
-        if (c->in[i]->dtype == GR_F64) return GR_F64;
-        if (c->in[i]->dtype == GR_F32) f32 = true;
-    }
-    for (int i = 0; i < c->n_out; i++) {
-        if (!c->out[i]) continue;
-        if (c->out[i]->dtype == GR_F64 && !f32) return GR_F64;
-        if (c->out[i]->dtype == GR_F32) f32 = true;
-    }
-    return f32 ? GR_F32 : GR_F64;
+    const unsigned f32 = 1u << GR_F32, f64 = 1u << GR_F64;
+    unsigned seen = 0;
+    for (int i = 0; i < c->n_in; i++)
+        if (c->in[i]) seen |= 1u << c->in[i]->dtype;
+    if (!(seen & (f32 | f64)))
+        for (int i = 0; i < c->n_out; i++)
+            if (c->out[i]) seen |= 1u << c->out[i]->dtype;
+    return seen & f64 || !(seen & f32) ? GR_F64 : GR_F32;
 }
 
 gr_status gri_run(gri_call *c) {
@@ -181,18 +169,7 @@ static gr_status op_forward(gri_call *c) {
 gr_status gr_apply(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs, gr_tensor **out) {
     uint64_t defaults[GRI_ATTR_MAX / 8];
     gri_call c;
-    c.ctx = ctx;
-    c.op = op;
-    c.n_in = n_in;
-    c.n_out = op_outputs(op);
-    c.in = in;
-    c.mode = GRI_SET;
-    c.attrs = attrs;
-    if (!attrs && op->info.attr_size) {
-        gr_attrs_default(&op->info, defaults);
-        c.attrs = defaults;
-    }
-    for (int i = 0; i < c.n_out; i++) c.out[i] = NULL;
+    gri_call_set(&c, ctx, op, n_in, in, attrs, defaults);
     gr_status s = gri_poll(ctx);
     bool record = (op->backward || op->compose) && gri_recording(ctx, n_in, in);
     if (s == GR_OK) {
@@ -258,9 +235,8 @@ static gr_status op_into(gri_call *c, gr_tensor *dst) {
 
 gr_status gr_apply_into(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs, gr_tensor *dst) {
     uint64_t defaults[GRI_ATTR_MAX / 8];
-    if (!attrs) gr_attrs_default(&op->info, defaults);
-    gri_call c = {.ctx = ctx, .op = op, .attrs = attrs ? attrs : defaults, .n_in = n_in, .n_out = op_outputs(op),
-                  .in = in, .mode = GRI_SET};
+    gri_call c;
+    gri_call_set(&c, ctx, op, n_in, in, attrs, defaults);
     gr_status s = op_into(&c, dst);
     if (s != GR_OK) gr_fail_within(ctx, "%s_", op->info.name);
     return s;
@@ -315,5 +291,32 @@ gr_status gr_tensor_fill(gr_tensor *dst, double value) {
     gr_status s = gri_copy(dst->head.ctx, dst, v, GRI_SET);
     gr_release(v);
     dst->storage->version++;
+    return s;
+}
+
+gr_status gri_dense(gri_call *c, gri_kernel kernel) {
+    gr_tensor *in[GRI_MAX_IN] = {0};
+    gri_call d = *c;
+    gr_status s = GR_OK;
+    bool direct = true;
+    for (int i = 0; i < c->n_in; i++) direct = direct && (!c->in[i] || c->in[i]->contiguous);
+    for (int i = 0; i < c->n_out; i++) direct = direct && (!c->out[i] || c->out[i]->contiguous);
+    if (direct) return kernel(c);
+    d.in = in;
+    d.mode = GRI_SET;
+    for (int i = 0; i < c->n_in && s == GR_OK; i++)
+        if (c->in[i]) s = gri_tensor_dense(c->in[i], &in[i]);
+    for (int i = 0; i < c->n_out; i++) {
+        d.out[i] = NULL;
+        if (!c->out[i] || s != GR_OK) continue;
+        gri_spec spec = gri_spec_of(c->out[i]);
+        s = gri_tensor_like_spec(c->ctx, &spec, &d.out[i]);
+    }
+    if (s == GR_OK) s = kernel(&d);
+    for (int i = 0; i < c->n_out; i++) {
+        if (c->out[i] && s == GR_OK) s = gri_copy(c->ctx, c->out[i], d.out[i], c->mode);
+        gr_release(d.out[i]);
+    }
+    for (int i = 0; i < c->n_in; i++) gr_release(in[i]);
     return s;
 }

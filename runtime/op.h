@@ -2,13 +2,12 @@
 #ifndef GRI_OP_H
 #define GRI_OP_H
 
+#include "gather.h"
 #include "tensor.h"
 
 #define GRI_MAX_IN 8   /* ops with '*' inputs may have more: see gri_call.in */
 #define GRI_MAX_OUT 4
 #define GRI_ATTR_MAX 256 /* bytes of an attribute struct */
-
-typedef enum gri_mode { GRI_SET, GRI_ADD } gri_mode; /* what a kernel does to its outputs */
 
 /* One running of an op. gr_apply fills everything but `spec`; the shape rule fills `spec`; the kernel
  * writes `out`. In a backward rule's call, outputs nobody needs are NULL. */
@@ -112,6 +111,8 @@ static inline int gri_variant(const gr_ctx *ctx, gr_dtype t) { return (t == GR_F
 #define GR_ATTR_END {0}
 /* Attribute structs that several files need. */
 typedef struct gri_shape_attrs { gr_dims shape; } gri_shape_attrs;   /* sum_to, expand, reshape */
+typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs; /* narrow, cat */
+typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 
 /* Shape rules many ops share. */
@@ -127,8 +128,26 @@ gr_status gri_apply1(gr_ctx *ctx, const gr_op *op, int n, gr_tensor *const *in, 
 #define GRI_APPLY(ctx, out, op, ...) \
     gri_apply1(ctx, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL, out)
 
+/* A call that is ready for the shape rule. defaults: room for the op's attributes, used when attrs is NULL. */
+static inline void gri_call_set(gri_call *c, gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in,
+                                const void *attrs, uint64_t *defaults) {
+    c->ctx = ctx;
+    c->op = op;
+    c->attrs = attrs;
+    c->n_in = n_in;
+    c->n_out = op->n_out ? op->n_out : 1;
+    c->in = in;
+    c->mode = GRI_SET;
+    if (!attrs && op->info.attr_size) {
+        gr_attrs_default(&op->info, defaults);
+        c->attrs = defaults;
+    }
+    for (int i = 0; i < c->n_out; i++) c->out[i] = NULL;
+}
 /* Runs an op's kernel into given outputs (shape already checked by the caller through the shape rule). */
 gr_status gri_run(gri_call *c);
+/* Runs a kernel that wants row-major operands: inputs that are not are copied first, outputs afterwards. */
+gr_status gri_dense(gri_call *c, gri_kernel kernel);
 /* Shape rule with the op's name in front of its errors. */
 gr_status gri_check(gri_call *c);
 

@@ -62,8 +62,16 @@ typedef struct gri_node {
 /* Records one running of an op: gives every output in c->out a node. Nothing changes on failure. */
 gr_status gri_record(gri_call *c);
 /* Does any input want a gradient, with recording on? */
-bool gri_recording(const gr_ctx *ctx, int n_in, gr_tensor *const *in);
-void gri_node_release(gri_node *n);
+static inline bool gri_recording(const gr_ctx *ctx, int n_in, gr_tensor *const *in) {
+    if (!ctx->grad_enabled) return false;
+    for (int i = 0; i < n_in; i++)
+        if (in[i] && in[i]->node) return true;
+    return false;
+}
+void gri_node_bury(gri_node *n); /* refs are 0 */
+static inline void gri_node_release(gri_node *n) {
+    if (n && --n->head.refs == 0) gri_node_bury(n);
+}
 static inline gri_node *gri_node_retain(gri_node *n) {
     if (n) n->head.refs++;
     return n;

@@ -26,54 +26,76 @@ void gri_storage_release(gri_storage *s) {
 
 /* ---- making --------------------------------------------------------------------------------------------- */
 
-/* A tensor over `storage`, whose reference it takes (also on failure). */
-static gr_status tensor_make(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, const int64_t *strides,
-                             gri_storage *storage, char *data, gr_tensor **out) {
+/* Everything but dims and strides of a tensor over `storage`, whose reference it takes (also on failure: NULL). */
+static gr_tensor *tensor_new(gr_ctx *ctx, gr_dtype t, int rank, gri_storage *storage, char *data) {
     gr_tensor *x = gri_new(ctx, sizeof *x);
     if (!x) {
         gri_storage_release(storage);
-        return GR_ERR_MEMORY;
+        return NULL;
     }
     x->head = (gri_object){ctx, 1, GRI_TENSOR};
     x->dtype = (uint8_t)t;
     x->rank = (uint8_t)rank;
+    x->contiguous = true;
     x->out_index = 0;
     x->data = data;
     x->storage = storage;
     x->node = NULL;
+    ctx->objects[GRI_TENSOR]++;
+    return x;
+}
+
+/* Row-major. */
+static gr_status tensor_make_dense(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, gri_storage *storage,
+                                   char *data, gr_tensor **out) {
+    gr_tensor *x = tensor_new(ctx, t, rank, storage, data);
+    if (!x) return GR_ERR_MEMORY;
     int64_t step = 1;
-    bool contiguous = true;
     for (int i = rank - 1; i >= 0; i--) {
         x->dims[i] = dims[i];
-        if (strides) {
-            x->strides[i] = strides[i];
-            if (dims[i] != 1 && strides[i] != step) contiguous = false;
-        } else {
-            x->strides[i] = step > 0 ? step : 1;
-        }
+        x->strides[i] = step > 0 ? step : 1;
         step *= dims[i];
     }
     x->numel = step;
-    x->contiguous = contiguous || step == 0;
-    ctx->objects[GRI_TENSOR]++;
     *out = x;
     return GR_OK;
 }
 
+static gr_status tensor_make(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, const int64_t *strides,
+                             gri_storage *storage, char *data, gr_tensor **out) {
+    if (!strides) return tensor_make_dense(ctx, t, rank, dims, storage, data, out);
+    gr_tensor *x = tensor_new(ctx, t, rank, storage, data);
+    if (!x) return GR_ERR_MEMORY;
+    int64_t step = 1;
+    bool contiguous = true;
+    for (int i = rank - 1; i >= 0; i--) {
+        x->dims[i] = dims[i];
+        x->strides[i] = strides[i];
+        if (dims[i] != 1 && strides[i] != step) contiguous = false;
+        step *= dims[i];
+    }
+    x->numel = step;
+    x->contiguous = contiguous || step == 0;
+    *out = x;
+    return GR_OK;
+}
+
+static gr_status tensor_no_memory(gr_ctx *ctx, const gri_spec *spec, size_t size) {
+    return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %s%s needs %zu bytes, %zu are in use%s", gr_dtype_name(spec->dtype),
+                   gri_dims_text(spec->rank, spec->dims), size, ctx->live, ctx->hard ? " and a limit is set" : "");
+}
+
 gr_status gri_tensor_like_spec(gr_ctx *ctx, const gri_spec *spec, gr_tensor **out) {
-    int64_t n = gri_product(spec->rank, spec->dims);
+    size_t size = (size_t)gri_product(spec->rank, spec->dims) * gri_size(spec->dtype);
     gri_storage *s = tensor_storage_new(ctx);
     if (!s) return GR_ERR_MEMORY;
-    s->size = (size_t)n * gr_dtype_size(spec->dtype);
-    s->data = gri_block_new(ctx, s->size, &s->capacity);
-    if (!s->data) {
+    s->size = size;
+    s->data = gri_block_new(ctx, size, &s->capacity);
+    if (__builtin_expect(!s->data, 0)) {
         gri_storage_release(s);
-        return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %s%s needs %lld bytes, %zu are in use%s",
-                       gr_dtype_name(spec->dtype), gri_dims_text(spec->rank, spec->dims),
-                       (long long)n * (long long)gr_dtype_size(spec->dtype), ctx->live,
-                       ctx->hard ? " and a limit is set" : "");
+        return tensor_no_memory(ctx, spec, size);
     }
-    return tensor_make(ctx, spec->dtype, spec->rank, spec->dims, NULL, s, s->data, out);
+    return tensor_make_dense(ctx, spec->dtype, spec->rank, spec->dims, s, s->data, out);
 }
 
 gr_status gr_tensor_empty(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, gr_tensor **out) {
@@ -163,12 +185,6 @@ void gri_tensor_free(gr_tensor *t) {
     gri_storage_release(t->storage);
     ctx->objects[GRI_TENSOR]--;
     gri_delete(ctx, t, sizeof *t);
-}
-
-gri_spec gri_spec_of(const gr_tensor *t) {
-    gri_spec spec = {.dtype = (gr_dtype)t->dtype, .rank = t->rank};
-    memcpy(spec.dims, t->dims, t->rank * sizeof *t->dims);
-    return spec;
 }
 
 const char *gri_tensor_text(const gr_tensor *t) {

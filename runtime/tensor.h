@@ -40,8 +40,25 @@ static inline gr_status gri_tensor_alias(const gr_tensor *base, gr_tensor **out)
 gr_status gri_tensor_dense(gr_tensor *base, gr_tensor **out);
 /* Fails unless a tensor of dtype t can hold v: integers take whole values of their range only. */
 gr_status gri_check_value(gr_ctx *ctx, gr_dtype t, double v);
-gri_spec gri_spec_of(const gr_tensor *t);
+/* dims beyond the rank stay undefined. */
+static inline void gri_spec_set(gri_spec *s, const gr_tensor *t) {
+    s->dtype = (gr_dtype)t->dtype;
+    s->rank = t->rank;
+    for (int i = 0; i < t->rank; i++) s->dims[i] = t->dims[i];
+}
+static inline gri_spec gri_spec_of(const gr_tensor *t) {
+    gri_spec s;
+    gri_spec_set(&s, t);
+    return s;
+}
 void gri_tensor_free(gr_tensor *t);     /* refs are 0 */
+static inline void gri_tensor_release(gr_tensor *t) { /* gr_release of a tensor, or NULL */
+    if (t && --t->head.refs == 0) gri_tensor_free(t);
+}
+static inline gr_tensor *gri_tensor_retain(gr_tensor *t) {
+    if (t) t->head.refs++;
+    return t;
+}
 void gri_storage_release(gri_storage *s);
 /* "f32[64,784]", as gri_dims_text. NULL gives "nil". */
 const char *gri_tensor_text(const gr_tensor *t);

@@ -15,10 +15,10 @@ static void abs_loop(int64_t n, void *const *p, const void *attrs) {
     const real *x = p[1];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = r_abs(x[i]);
+    for (int64_t i = 0; i < n; i++) y[i] = r_abs(x[i]);
 }
 
-static gr_status abs_forward(gri_call *c) { return gri_map(c, abs_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status abs_forward(gri_call *c) { return gri_map(c, abs_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(abs);
 
 static gr_status abs_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[0]); }
@@ -44,10 +44,10 @@ static void abs_backward_loop(int64_t n, void *const *p, const void *attrs) {
     const real *dy = p[1], *x = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = x[i] > 0 ? dy[i] : x[i] < 0 ? -dy[i] : 0;
+    for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : x[i] < 0 ? -dy[i] : 0;
 }
 
-static gr_status abs_backward_forward(gri_call *c) { return gri_map(c, abs_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status abs_backward_forward(gri_call *c) { return gri_map(c, abs_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(abs_backward);
 
 static gr_status abs_backward_backward(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[1]); }

@@ -27,13 +27,13 @@ static void clamp_loop(int64_t n, void *const *p, const void *attrs) {
     real *y = p[0], lo = (real)a->min, hi = (real)a->max;
     const real *x = p[1];
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) {
+    for (int64_t i = 0; i < n; i++) {
         real v = x[i] < lo ? lo : x[i];
         y[i] = v > hi ? hi : v;
     }
 }
 
-static gr_status clamp_forward(gri_call *c) { return gri_map(c, clamp_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status clamp_forward(gri_call *c) { return gri_map(c, clamp_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(clamp);
 
 static gr_status clamp_backward_rule(gri_grad *g) {
@@ -69,10 +69,10 @@ static void clamp_backward_loop(int64_t n, void *const *p, const void *attrs) {
     real *dx = p[0], lo = (real)a->min, hi = (real)a->max;
     const real *dy = p[1], *x = p[2];
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = (x[i] >= lo) & (x[i] <= hi) ? dy[i] : 0;
+    for (int64_t i = 0; i < n; i++) dx[i] = (x[i] >= lo) & (x[i] <= hi) ? dy[i] : 0;
 }
 
-static gr_status clamp_backward_forward(gri_call *c) { return gri_map(c, clamp_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status clamp_backward_forward(gri_call *c) { return gri_map(c, clamp_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(clamp_backward);
 
 static gr_status clamp_backward_backward(gri_grad *g) {

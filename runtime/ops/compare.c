@@ -8,7 +8,7 @@
 static gr_status compare_map(gri_call *c, gri_loop reals, gri_loop wholes) {
     bool whole = !gri_is_float(c->in[0]) && !gri_is_float(c->in[1]);
     gr_dtype t = whole ? GR_I64 : GRI_REAL;
-    return gri_map(c, whole ? wholes : reals, t, (gr_dtype[]){GR_U8, t, t}, GRI_COST_MOVE);
+    return gri_map(c, whole ? wholes : reals, t, (gr_dtype[]){GR_U8, t, t}, GRI_EXACT);
 }
 
 #define COMPARE_LOOP(name, type, R)                                                              \
@@ -16,7 +16,7 @@ static gr_status compare_map(gri_call *c, gri_loop reals, gri_loop wholes) {
         uint8_t *y = p[0];                                                                       \
         const type *a = p[1], *b = p[2];                                                         \
         (void)attrs;                                                                             \
-        _Pragma("omp simd") for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = (uint8_t)(a[i] R b[i]); \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = (uint8_t)(a[i] R b[i]); \
     }
 #define COMPARE_KERNEL(name, R)                                                                           \
     COMPARE_LOOP(name##_reals, real, R)                                                                   \

@@ -11,10 +11,10 @@ static void div_loop(int64_t n, void *const *p, const void *attrs) {
     const real *a = p[1], *b = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = a[i] / b[i];
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] / b[i];
 }
 
-static gr_status div_forward(gri_call *c) { return gri_map(c, div_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status div_forward(gri_call *c) { return gri_map(c, div_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(div);
 
 static gr_status div_backward_rule(gri_grad *g) {
@@ -46,10 +46,10 @@ static void div_backward_loop(int64_t n, void *const *p, const void *attrs) {
     const real *dy = p[1], *y = p[2], *b = p[3];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) db[i] = -dy[i] * (y[i] / b[i]);
+    for (int64_t i = 0; i < n; i++) db[i] = -dy[i] * (y[i] / b[i]);
 }
 
-static gr_status div_backward_forward(gri_call *c) { return gri_map(c, div_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status div_backward_forward(gri_call *c) { return gri_map(c, div_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(div_backward);
 
 static gr_status div_backward_backward(gri_grad *g) {

@@ -10,10 +10,10 @@ static void leaky_relu_loop(int64_t n, void *const *p, const void *attrs) {
     real *y = p[0], s = (real)((const leaky_relu_attrs *)attrs)->slope;
     const real *x = p[1];
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = x[i] > 0 ? x[i] : s * x[i];
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : s * x[i];
 }
 
-static gr_status leaky_relu_forward(gri_call *c) { return gri_map(c, leaky_relu_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status leaky_relu_forward(gri_call *c) { return gri_map(c, leaky_relu_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(leaky_relu);
 
 static gr_status leaky_relu_backward_rule(gri_grad *g) {
@@ -46,11 +46,11 @@ static void leaky_relu_backward_loop(int64_t n, void *const *p, const void *attr
     real *dx = p[0], s = (real)((const leaky_relu_attrs *)attrs)->slope;
     const real *dy = p[1], *x = p[2];
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = x[i] > 0 ? dy[i] : s * dy[i];
+    for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : s * dy[i];
 }
 
 static gr_status leaky_relu_backward_forward(gri_call *c) {
-    return gri_map(c, leaky_relu_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE);
+    return gri_map(c, leaky_relu_backward_loop, GRI_REAL, NULL, GRI_EXACT);
 }
 GR_KERNEL(leaky_relu_backward);
 

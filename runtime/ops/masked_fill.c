@@ -21,7 +21,7 @@ static gr_status masked_fill_shape(gri_call *c) {
         type *y = p[0], value = (type)((const masked_fill_attrs *)attrs)->value;         \
         const type *x = p[1];                                                            \
         const uint8_t *mask = p[2];                                                      \
-        _Pragma("omp simd") for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = mask[i] ? value : x[i]; \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = mask[i] ? value : x[i]; \
     }
 MASKED_FILL_LOOP(masked_fill_f32, float)
 MASKED_FILL_LOOP(masked_fill_f64, double)
@@ -31,7 +31,7 @@ MASKED_FILL_LOOP(masked_fill_u8, uint8_t)
 static gr_status masked_fill_forward(gri_call *c) {
     static const gri_loop loops[] = {masked_fill_f32, masked_fill_f64, masked_fill_i64, masked_fill_u8};
     gr_dtype t = (gr_dtype)c->out[0]->dtype;
-    return gri_map(c, loops[t], t, (gr_dtype[]){t, t, GR_U8}, GRI_COST_MOVE);
+    return gri_map(c, loops[t], t, (gr_dtype[]){t, t, GR_U8}, GRI_EXACT);
 }
 GR_KERNEL(masked_fill);
 

@@ -11,10 +11,10 @@ static void maximum_loop(int64_t n, void *const *p, const void *attrs) {
     const real *a = p[1], *b = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = (a[i] > b[i]) | (a[i] != a[i]) ? a[i] : b[i];
+    for (int64_t i = 0; i < n; i++) y[i] = (a[i] > b[i]) | (a[i] != a[i]) ? a[i] : b[i];
 }
 
-static gr_status maximum_forward(gri_call *c) { return gri_map(c, maximum_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status maximum_forward(gri_call *c) { return gri_map(c, maximum_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(maximum);
 
 static gr_status maximum_backward_rule(gri_grad *g) {
@@ -46,10 +46,10 @@ static void minimum_loop(int64_t n, void *const *p, const void *attrs) {
     const real *a = p[1], *b = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = (a[i] < b[i]) | (a[i] != a[i]) ? a[i] : b[i];
+    for (int64_t i = 0; i < n; i++) y[i] = (a[i] < b[i]) | (a[i] != a[i]) ? a[i] : b[i];
 }
 
-static gr_status minimum_forward(gri_call *c) { return gri_map(c, minimum_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status minimum_forward(gri_call *c) { return gri_map(c, minimum_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(minimum);
 
 static gr_status minimum_backward(gri_grad *g) {
@@ -81,11 +81,11 @@ static void maximum_backward_loop(int64_t n, void *const *p, const void *attrs) 
     const real *dy = p[1], *a = p[2], *b = p[3];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) da[i] = a[i] < b[i] ? 0 : a[i] == b[i] ? dy[i] / 2 : dy[i];
+    for (int64_t i = 0; i < n; i++) da[i] = a[i] < b[i] ? 0 : a[i] == b[i] ? dy[i] / 2 : dy[i];
 }
 
 static gr_status maximum_backward_forward(gri_call *c) {
-    return gri_map(c, maximum_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE);
+    return gri_map(c, maximum_backward_loop, GRI_REAL, NULL, GRI_EXACT);
 }
 GR_KERNEL(maximum_backward);
 

@@ -13,10 +13,10 @@ static void neg_loop(int64_t n, void *const *p, const void *attrs) {
     const real *x = p[1];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = -x[i];
+    for (int64_t i = 0; i < n; i++) y[i] = -x[i];
 }
 
-static gr_status neg_forward(gri_call *c) { return gri_map(c, neg_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status neg_forward(gri_call *c) { return gri_map(c, neg_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(neg);
 
 static gr_status neg_backward(gri_grad *g) { return GRI_EMIT(g, 0, neg, g->dy[0]); }

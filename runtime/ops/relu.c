@@ -10,10 +10,10 @@ static void relu_loop(int64_t n, void *const *p, const void *attrs) {
     const real *x = p[1];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = x[i] <= 0 ? 0 : x[i];
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i];
 }
 
-static gr_status relu_forward(gri_call *c) { return gri_map(c, relu_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status relu_forward(gri_call *c) { return gri_map(c, relu_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(relu);
 
 static gr_status relu_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->out[0]); }
@@ -39,10 +39,10 @@ static void relu_backward_loop(int64_t n, void *const *p, const void *attrs) {
     const real *dy = p[1], *y = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = y[i] <= 0 ? 0 : dy[i];
+    for (int64_t i = 0; i < n; i++) dx[i] = y[i] <= 0 ? 0 : dy[i];
 }
 
-static gr_status relu_backward_forward(gri_call *c) { return gri_map(c, relu_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status relu_backward_forward(gri_call *c) { return gri_map(c, relu_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(relu_backward);
 
 static gr_status relu_backward_backward(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->in[1]); }

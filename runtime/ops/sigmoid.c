@@ -44,11 +44,11 @@ static void sigmoid_backward_loop(int64_t n, void *const *p, const void *attrs) 
     const real *dy = p[1], *y = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = dy[i] * (y[i] * (1 - y[i]));
+    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * (y[i] * (1 - y[i]));
 }
 
 static gr_status sigmoid_backward_forward(gri_call *c) {
-    return gri_map(c, sigmoid_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE);
+    return gri_map(c, sigmoid_backward_loop, GRI_REAL, NULL, GRI_EXACT);
 }
 GR_KERNEL(sigmoid_backward);
 

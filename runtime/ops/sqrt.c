@@ -10,10 +10,10 @@ static void sqrt_loop(int64_t n, void *const *p, const void *attrs) {
     const real *x = p[1];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = r_sqrt(x[i]);
+    for (int64_t i = 0; i < n; i++) y[i] = r_sqrt(x[i]);
 }
 
-static gr_status sqrt_forward(gri_call *c) { return gri_map(c, sqrt_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status sqrt_forward(gri_call *c) { return gri_map(c, sqrt_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(sqrt);
 
 static gr_status sqrt_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, sqrt_backward, g->dy[0], g->out[0]); }
@@ -39,10 +39,10 @@ static void sqrt_backward_loop(int64_t n, void *const *p, const void *attrs) {
     const real *dy = p[1], *y = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = dy[i] / (2 * y[i]);
+    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] / (2 * y[i]);
 }
 
-static gr_status sqrt_backward_forward(gri_call *c) { return gri_map(c, sqrt_backward_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status sqrt_backward_forward(gri_call *c) { return gri_map(c, sqrt_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(sqrt_backward);
 
 static gr_status sqrt_backward_backward(gri_grad *g) {

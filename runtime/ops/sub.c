@@ -9,10 +9,10 @@ static void sub_loop(int64_t n, void *const *p, const void *attrs) {
     const real *a = p[1], *b = p[2];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = a[i] - b[i];
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] - b[i];
 }
 
-static gr_status sub_forward(gri_call *c) { return gri_map(c, sub_loop, GRI_REAL, NULL, GRI_COST_MOVE); }
+static gr_status sub_forward(gri_call *c) { return gri_map(c, sub_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(sub);
 
 static gr_status sub_backward(gri_grad *g) {

@@ -18,7 +18,7 @@ static gr_status where_shape(gri_call *c) {
         const uint8_t *cond = p[1];                                                          \
         const type *a = p[2], *b = p[3];                                                     \
         (void)attrs;                                                                         \
-        _Pragma("omp simd") for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = cond[i] ? a[i] : b[i]; \
+        _Pragma("omp simd") for (int64_t i = 0; i < n; i++) y[i] = cond[i] ? a[i] : b[i]; \
     }
 WHERE_LOOP(where_loop_1, uint8_t)
 WHERE_LOOP(where_loop_4, uint32_t)
@@ -28,7 +28,7 @@ static gr_status where_forward(gri_call *c) {
     gr_dtype t = (gr_dtype)c->out[0]->dtype;
     size_t size = gr_dtype_size(t);
     gri_loop loop = size == 1 ? where_loop_1 : size == 4 ? where_loop_4 : where_loop_8;
-    return gri_map(c, loop, t, (gr_dtype[]){t, GR_U8, t, t}, GRI_COST_MOVE);
+    return gri_map(c, loop, t, (gr_dtype[]){t, GR_U8, t, t}, GRI_EXACT);
 }
 GR_KERNEL(where);
 

@@ -1,0 +1,517 @@
+/* y = x * W + b:  x[n,c,h,w] W[o,c/groups,kh,kw] b[o]? → y[n,o,oh,ow]
+ *
+ *     y[n,o,r,q] = b[o] + Σ_{c,i,j} W[o,c,i,j] x[n, c, r sh - ph + i dh, q sw - pw + j dw]
+ *
+ * a correlation, as everywhere in the field; c runs over the channels of o's group; x is 0 outside.
+ *
+ * conv2d_input_grad(dy, W) and conv2d_weight_grad(x, dy) are ops of their own. All three come from one form
+ * that is linear in x, W and y, ⟨dy, x * W⟩, so the derivatives of each are the other two, and gradients of
+ * gradients cost no further rule. The weight gradient also makes db = Σ dy over n, r, q while dy is in the
+ * cache. x and W are kept.
+ *
+ * Each is a matrix product per image and group with the column matrix of columns.h, K = c/groups kh kw rows by
+ * L = oh ow columns, made for a block of output rows at a time so that it stays in the second-level cache:
+ *     y[o,L] = W[o,K] col[K,L]     col'[K,L] = Wᵀ dy[o,L], added back into dx     dWᵀ[K,o] = Σ col dyᵀ
+ * A 1x1 kernel reads the planes themselves. Pieces are images and groups, one thread per product: every piece
+ * writes its own part of the result. Only dW is shared, so images are cut into at most CONV2D_PARTS parts, by
+ * shape alone, whose sums are added in order. */
+#include "blas.h"
+#include "columns.h"
+#include "op.h"
+
+#define CONV2D_PARTS 16
+#define CONV2D_PARTS_BYTES ((size_t)64 << 20) /* fewer parts than that for huge weights */
+#define CONV2D_COLUMN_BYTES ((size_t)384 << 10)
+#define CONV2D_COLUMNS 128   /* a product with fewer is slow */
+#define CONV2D_RUN 4096      /* elements of dW put together at a time */
+#define CONV2D_SERIAL 200000 /* multiplications that are not worth a second thread */
+
+typedef struct conv2d_attrs {
+    int64_t stride[2], padding[2], dilation[2], groups;
+    gr_dims shape; /* of what a gradient is for */
+} conv2d_attrs;
+
+typedef struct conv2d_plan {
+    gri_window w;
+    int64_t n, c, o, groups, cg, og; /* channels in all and in a group */
+    int64_t depth, length;           /* K and L */
+    int64_t rows, blocks;            /* output rows in a block; blocks in an image */
+    bool direct;                     /* the planes are the columns */
+} conv2d_plan;
+
+/* ---- shapes ----------------------------------------------------------------------------------------------- */
+
+static void conv2d_cut(conv2d_plan *p) {
+    int64_t width = p->w.out[1] ? p->w.out[1] : 1, height = p->w.out[0] ? p->w.out[0] : 1;
+    int64_t most = (int64_t)(CONV2D_COLUMN_BYTES / sizeof(real)) / (p->depth * width + 1);
+    int64_t least = (CONV2D_COLUMNS + width - 1) / width, images = p->n * p->groups;
+    if (images < CONV2D_PARTS && images && most > height * images / CONV2D_PARTS) most = height * images / CONV2D_PARTS;
+    if (most < least) most = least;
+    p->blocks = (height + most - 1) / most;
+    p->rows = (height + p->blocks - 1) / p->blocks;
+    p->blocks = (height + p->rows - 1) / p->rows;
+}
+
+/* x and w: four dims each. */
+static gr_status conv2d_fit(gr_ctx *ctx, const conv2d_attrs *a, const int64_t *x, const int64_t *w, conv2d_plan *p) {
+    if (a->groups < 1) return gr_fail(ctx, GR_ERR_ARG, "groups = %lld: expected at least 1", (long long)a->groups);
+    if (w[0] % a->groups)
+        return gr_fail(ctx, GR_ERR_SHAPE, "weight %s has %lld output channels, which %lld groups do not divide",
+                       gri_dims_text(4, w), (long long)w[0], (long long)a->groups);
+    if (x[1] != w[1] * a->groups)
+        return gr_fail(ctx, GR_ERR_SHAPE, "input has %lld channels, expected %lld %s; weight %s, groups %lld", (long long)x[1],
+                       (long long)(w[1] * a->groups), gri_dims_text(4, x), gri_dims_text(4, w), (long long)a->groups);
+    *p = (conv2d_plan){.n = x[0], .c = x[1], .o = w[0], .groups = a->groups, .cg = w[1], .og = w[0] / a->groups};
+    gri_window *k = &p->w;
+    bool one = true;
+    for (int i = 0; i < 2; i++) {
+        k->in[i] = x[2 + i];
+        k->kernel[i] = w[2 + i];
+        k->stride[i] = a->stride[i];
+        k->padding[i] = a->padding[i];
+        k->dilation[i] = a->dilation[i];
+        one = one && w[2 + i] == 1 && a->stride[i] == 1 && a->padding[i] == 0;
+    }
+    GR_TRY(gri_window_fit(ctx, k, false));
+    p->depth = p->cg * k->kernel[0] * k->kernel[1];
+    p->length = k->out[0] * k->out[1];
+    p->direct = one;
+    conv2d_cut(p);
+    return GR_OK;
+}
+
+static gr_status conv2d_want(gri_call *c, int i, const char *what) {
+    GR_TRY(gri_want_float(c, i));
+    if (c->in[i]->rank == 4) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is %s, expected 4 dimensions", what, gri_tensor_text(c->in[i]));
+}
+
+/* ---- running ---------------------------------------------------------------------------------------------- */
+
+/* Column buffers for the threads of one region. At most as many pieces run at a time as there are threads, so
+ * a piece always finds a free one; which one does not show in the result. */
+typedef struct conv2d_scratch {
+    char *data;
+    size_t capacity, size; /* bytes in all, of one buffer */
+    _Atomic uint64_t free; /* one bit each */
+} conv2d_scratch;
+
+typedef struct conv2d_job {
+    conv2d_plan p;
+    gri_isa isa;
+    bool add;
+    real *x, *w, *b, *y;  /* b may be NULL */
+    int64_t pieces, part; /* of the work; channels or units in a piece */
+    int64_t parts, run;   /* weight gradient: how many sums there are; rows of a sum in a piece */
+    double *bias_sums;    /* [parts][o] */
+    real *sums;           /* [parts][groups][K][o/groups]: dW the other way round, which is the faster product */
+    conv2d_scratch scratch;
+} conv2d_job;
+
+static real *conv2d_claim(conv2d_scratch *s) {
+    uint64_t free = atomic_load_explicit(&s->free, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&s->free, &free, free & (free - 1), memory_order_acquire,
+                                                  memory_order_relaxed)) {}
+    return (real *)(void *)(s->data + (size_t)__builtin_ctzll(free) * s->size);
+}
+
+static void conv2d_unclaim(conv2d_scratch *s, const real *buffer) {
+    size_t i = (size_t)((const char *)buffer - s->data) / s->size;
+    atomic_fetch_or_explicit(&s->free, (uint64_t)1 << i, memory_order_release);
+}
+
+/* Runs the pieces, each with a column buffer of `floats` elements to claim (0: none). */
+static gr_status conv2d_pieces(gr_ctx *ctx, conv2d_job *j, gri_piece_fn fn, int64_t floats) {
+    conv2d_scratch *s = &j->scratch;
+    bool serial = j->pieces < 2 || ctx->threads == 1 ||
+                  (double)j->p.n * (double)j->p.o * (double)j->p.depth * (double)j->p.length < CONV2D_SERIAL;
+    if (floats) {
+        int slots = serial ? 1 : ctx->threads;
+        s->size = ((size_t)floats * sizeof(real) + 63) & ~(size_t)63;
+        s->data = gri_block_new(ctx, (size_t)slots * s->size, &s->capacity);
+        if (!s->data)
+            return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use", (size_t)slots * s->size,
+                           ctx->live);
+        atomic_init(&s->free, slots == 64 ? UINT64_MAX : ((uint64_t)1 << slots) - 1);
+    }
+    if (serial) {
+        for (int64_t i = 0; i < j->pieces; i++) fn(j, i);
+    } else {
+        gri_parallel(ctx, j->pieces, fn, j);
+    }
+    gri_block_delete(ctx, s->data, s->capacity);
+    return gri_poll(ctx);
+}
+
+/* A block of output rows of one image's group. */
+typedef struct conv2d_unit {
+    int64_t from, to, columns;
+    real *x, *y; /* the group's first input plane; the block's first output */
+} conv2d_unit;
+
+static conv2d_unit conv2d_unit_of(const conv2d_job *j, int64_t image, int64_t group, int64_t block) {
+    const conv2d_plan *p = &j->p;
+    int64_t from = block * p->rows, to = from + p->rows < p->w.out[0] ? from + p->rows : p->w.out[0];
+    return (conv2d_unit){.from = from, .to = to, .columns = (to - from) * p->w.out[1],
+                         .x = j->x + (image * p->c + group * p->cg) * p->w.in[0] * p->w.in[1],
+                         .y = j->y + (image * p->o + group * p->og) * p->length + from * p->w.out[1]};
+}
+
+/* The unit's column matrix with its row stride: claimed unless the planes serve. */
+static const real *conv2d_columns(conv2d_job *j, const conv2d_unit *u, int64_t *stride) {
+    const conv2d_plan *p = &j->p;
+    *stride = p->direct ? p->length : u->columns;
+    if (p->direct) return u->x + u->from * p->w.in[1];
+    real *col = conv2d_claim(&j->scratch);
+    columns_gather(&p->w, p->cg, u->x, u->from, u->to, col);
+    return col;
+}
+
+static int64_t conv2d_column_floats(const conv2d_plan *p) { return p->direct ? 0 : p->depth * p->rows * p->w.out[1]; }
+
+/* ---- conv2d ----------------------------------------------------------------------------------------------- */
+
+static gr_status conv2d_shape(gri_call *c) {
+    const gr_tensor *x = c->in[0], *w = c->in[1], *b = c->n_in > 2 ? c->in[2] : NULL;
+    conv2d_plan p;
+    GR_TRY(conv2d_want(c, 0, "input"));
+    GR_TRY(conv2d_want(c, 1, "weight"));
+    GR_TRY(conv2d_fit(c->ctx, c->attrs, x->dims, w->dims, &p));
+    if (b) {
+        GR_TRY(gri_want_float(c, 2));
+        if (b->rank != 1 || b->dims[0] != p.o)
+            return gr_fail(c->ctx, GR_ERR_SHAPE, "bias is %s, expected [%lld] for a weight of %s", gri_tensor_text(b),
+                           (long long)p.o, gri_tensor_text(w));
+    }
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4, .dims = {p.n, p.o, p.w.out[0], p.w.out[1]}};
+    return GR_OK;
+}
+
+/* y[o][from .. to) of one image's group: the bias first, the product added to it. */
+static void conv2d_start(const conv2d_job *j, real *y, int64_t group, int64_t columns) {
+    const conv2d_plan *p = &j->p;
+    for (int64_t o = 0; o < p->og; o++, y += p->length) {
+        const real b = j->b[group * p->og + o];
+        if (j->add) {
+#pragma omp simd
+            for (int64_t i = 0; i < columns; i++) y[i] += b;
+        } else {
+#pragma omp simd
+            for (int64_t i = 0; i < columns; i++) y[i] = b;
+        }
+    }
+}
+
+static void conv2d_piece(void *arg, int64_t piece) {
+    conv2d_job *j = arg;
+    const conv2d_plan *p = &j->p;
+    int64_t group = piece / p->blocks % p->groups, stride;
+    conv2d_unit u = conv2d_unit_of(j, piece / p->blocks / p->groups, group, piece % p->blocks);
+    if (j->b) conv2d_start(j, u.y, group, u.columns);
+    const real *col = conv2d_columns(j, &u, &stride);
+    gri_gemm g = {.dtype = GRI_REAL, .m = p->og, .n = u.columns, .k = p->depth, .a = j->w + group * p->og * p->depth,
+                  .rsa = p->depth, .csa = 1, .b = col, .rsb = stride, .csb = 1, .c = u.y, .rsc = p->length, .csc = 1,
+                  .beta = j->add || j->b};
+    gri_gemm_piece(j->isa, &g);
+    if (!p->direct) conv2d_unclaim(&j->scratch, col);
+}
+
+static gr_status conv2d_kernel(gri_call *c) {
+    conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
+    gr_tensor *const *in = c->in;
+    if (c->out[0]->numel == 0) return GR_OK;
+    GR_TRY(conv2d_fit(c->ctx, c->attrs, in[0]->dims, in[1]->dims, &j.p));
+    j.x = (real *)in[0]->data;
+    j.w = (real *)in[1]->data;
+    j.b = c->n_in > 2 && in[2] ? (real *)in[2]->data : NULL;
+    j.y = (real *)c->out[0]->data;
+    j.pieces = j.p.n * j.p.groups * j.p.blocks;
+    return conv2d_pieces(c->ctx, &j, conv2d_piece, conv2d_column_floats(&j.p));
+}
+
+static gr_status conv2d_forward(gri_call *c) { return gri_dense(c, conv2d_kernel); }
+GR_KERNEL(conv2d);
+
+static gr_status conv2d_weight_grad_emit(gri_grad *g, const int *to, gr_tensor *x, gr_tensor *dy, const gr_tensor *w) {
+    conv2d_attrs a = *(const conv2d_attrs *)g->attrs;
+    a.shape = (gr_dims){4, {w->dims[0], w->dims[1], w->dims[2], w->dims[3]}};
+    return gri_emit_many(g, to, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, dy), &a);
+}
+
+static gr_status conv2d_input_grad_emit(gri_grad *g, int input, gr_tensor *dy, gr_tensor *w, const gr_tensor *x) {
+    conv2d_attrs a = *(const conv2d_attrs *)g->attrs;
+    a.shape = (gr_dims){4, {x->dims[0], x->dims[1], x->dims[2], x->dims[3]}};
+    return gri_emit(g, input, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(dy, w), &a);
+}
+
+static gr_status conv2d_backward(gri_grad *g) {
+    GR_TRY(conv2d_input_grad_emit(g, 0, g->dy[0], g->in[1], g->in[0]));
+    return conv2d_weight_grad_emit(g, (int[]){1, 2}, g->in[0], g->dy[0], g->in[1]);
+}
+
+#define CONV2D_ATTRS                                                                                                \
+    {"stride", GR_ATTR_PAIR, offsetof(conv2d_attrs, stride), .value = 1, .min = 1, .max = 1 << 30},                  \
+    {"padding", GR_ATTR_PAIR, offsetof(conv2d_attrs, padding), .min = 0, .max = 1 << 30},                            \
+    {"dilation", GR_ATTR_PAIR, offsetof(conv2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},              \
+    {"groups", GR_ATTR_INT, offsetof(conv2d_attrs, groups), .value = 1, .min = 1, .max = 1 << 30}
+static const gr_attr conv2d_schema[] = {CONV2D_ATTRS, GR_ATTR_END};
+static const gr_attr conv2d_grad_schema[] = {
+    CONV2D_ATTRS, {"shape", GR_ATTR_SHAPE, offsetof(conv2d_attrs, shape), .required = true}, GR_ATTR_END};
+
+static const gr_case conv2d_cases[] = {
+    {.in = "1,1,3,3 1,1,2,2 1", .give = "{{{{1,2,3},{4,5,6},{7,8,9}}}}, {{{{1,0},{0,-1}}}}, {10}",
+     .want = "{{{{6,6},{6,6}}}}"},
+    {.in = "1,1,2,2 1,1,3,3 -", .attrs = "padding=1", .give = "{{{{1,2},{3,4}}}}, {{{{1,2,3},{4,5,6},{7,8,9}}}}",
+     .want = "{{{{77,67},{47,37}}}}"},
+    {.in = "2,3,5,5 4,3,3,3 4", .attrs = "padding=1"},
+    {.in = "2,4,7,6 6,2,3,2 6", .attrs = "stride={2,1}, padding={1,2}, dilation={1,2}, groups=2"},
+    {.in = "2,3,4,5 4,3,1,1 -"},
+    {.in = "3,4,5,5 4,1,3,3 4", .attrs = "groups=4, padding=1"},
+    {.in = "0,2,4,4 3,2,3,3 3"},
+    {0}};
+
+GR_OP(conv2d) = {
+    .info = {.name = "conv2d", .inputs = "x weight bias?", .attrs = conv2d_schema, .attr_size = sizeof(conv2d_attrs),
+             .cases = conv2d_cases,
+             .doc = "2-d convolution (cross-correlation) of images x [n,c,h,w] with kernels weight [o,c/groups,kh,kw],\n"
+                    "plus bias [o]. stride, padding and dilation are numbers or {height, width}."},
+    .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
+    .shape = conv2d_shape,
+    .forward = conv2d_kernels,
+    .backward = conv2d_backward,
+};
+
+/* ---- conv2d_input_grad ------------------------------------------------------------------------------------ */
+
+static gr_status conv2d_want_gradient(gri_call *c, int i, const conv2d_plan *p) {
+    const gr_tensor *dy = c->in[i];
+    if (gri_same_dims(4, dy->dims, 4, (int64_t[]){p->n, p->o, p->w.out[0], p->w.out[1]})) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient is %s, expected [%lld,%lld,%lld,%lld]", gri_tensor_text(dy),
+                   (long long)p->n, (long long)p->o, (long long)p->w.out[0], (long long)p->w.out[1]);
+}
+
+static gr_status conv2d_want_shape(gri_call *c, const char *what) {
+    const conv2d_attrs *a = c->attrs;
+    int64_t n;
+    if (a->shape.n != 4)
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "shape of the %s is %s, expected 4 dimensions", what,
+                       gri_dims_text(a->shape.n, a->shape.v));
+    return gri_numel(c->ctx, (gr_dtype)c->in[0]->dtype, 4, a->shape.v, &n);
+}
+
+static gr_status conv2d_input_grad_shape(gri_call *c) {
+    const conv2d_attrs *a = c->attrs;
+    conv2d_plan p;
+    GR_TRY(conv2d_want(c, 0, "gradient"));
+    GR_TRY(conv2d_want(c, 1, "weight"));
+    GR_TRY(conv2d_want_shape(c, "input"));
+    GR_TRY(conv2d_fit(c->ctx, a, a->shape.v, c->in[1]->dims, &p));
+    GR_TRY(conv2d_want_gradient(c, 0, &p));
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)c->in[0]->dtype, .rank = 4};
+    memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
+    return GR_OK;
+}
+
+/* Some channels of one image's group: nobody else writes their planes. */
+static void conv2d_input_grad_piece(void *arg, int64_t piece) {
+    conv2d_job *j = arg;
+    const conv2d_plan *p = &j->p;
+    const int64_t cuts = (p->cg + j->part - 1) / j->part, first = piece % cuts * j->part, plane = p->w.in[0] * p->w.in[1];
+    const int64_t planes = p->cg - first < j->part ? p->cg - first : j->part, taps = p->w.kernel[0] * p->w.kernel[1];
+    const int64_t group = piece / cuts % p->groups, image = piece / cuts / p->groups;
+    real *col = p->direct ? NULL : conv2d_claim(&j->scratch);
+    for (int64_t block = 0; block < p->blocks; block++) {
+        conv2d_unit u = conv2d_unit_of(j, image, group, block);
+        real *x = u.x + first * plane;
+        gri_gemm g = {.dtype = GRI_REAL, .m = planes * taps, .n = u.columns, .k = p->og, .rsa = 1, .csa = p->depth,
+                      .a = j->w + group * p->og * p->depth + first * taps, .b = u.y, .rsb = p->length, .csb = 1,
+                      .c = p->direct ? x + u.from * p->w.in[1] : col, .rsc = p->direct ? plane : u.columns, .csc = 1,
+                      .beta = p->direct && j->add};
+        gri_gemm_piece(j->isa, &g);
+        if (p->direct) continue;
+        if (block == 0 && !j->add) memset(x, 0, (size_t)(planes * plane) * sizeof *x);
+        columns_scatter(&p->w, planes, x, u.from, u.to, col);
+    }
+    if (col) conv2d_unclaim(&j->scratch, col);
+}
+
+static gr_status conv2d_input_grad_kernel(gri_call *c) {
+    const conv2d_attrs *a = c->attrs;
+    conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
+    if (c->out[0]->numel == 0) return GR_OK;
+    GR_TRY(conv2d_fit(c->ctx, a, a->shape.v, c->in[1]->dims, &j.p));
+    const conv2d_plan *p = &j.p;
+    j.y = (real *)c->in[0]->data;
+    j.w = (real *)c->in[1]->data;
+    j.x = (real *)c->out[0]->data;
+    int64_t images = p->n * p->groups, cuts = images < CONV2D_PARTS ? CONV2D_PARTS / images : 1;
+    j.part = (p->cg + cuts - 1) / cuts;
+    j.pieces = images * ((p->cg + j.part - 1) / j.part);
+    return conv2d_pieces(c->ctx, &j, conv2d_input_grad_piece, conv2d_column_floats(p));
+}
+
+static gr_status conv2d_input_grad_forward(gri_call *c) { return gri_dense(c, conv2d_input_grad_kernel); }
+GR_KERNEL(conv2d_input_grad);
+
+static gr_status conv2d_input_grad_backward(gri_grad *g) {
+    GR_TRY(gri_emit(g, 0, &gri_op_conv2d, 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs));
+    return conv2d_weight_grad_emit(g, (int[]){1, -1}, g->dy[0], g->in[0], g->in[1]);
+}
+
+static const gr_case conv2d_input_grad_cases[] = {
+    {.in = "1,1,2,2 1,1,2,2", .attrs = "shape={1,1,3,3}", .give = "{{{{1,2},{3,4}}}}, {{{{1,0},{0,-1}}}}",
+     .want = "{{{{1,2,0},{3,3,-2},{0,-3,-4}}}}"},
+    {.in = "2,4,5,5 4,3,3,3", .attrs = "shape={2,3,5,5}, padding=1"},
+    {.in = "2,6,4,8 6,2,3,2", .attrs = "shape={2,4,7,6}, stride={2,1}, padding={1,2}, dilation={1,2}, groups=2"},
+    {.in = "2,4,4,5 4,3,1,1", .attrs = "shape={2,3,4,5}"},
+    {0}};
+
+GR_OP(conv2d_input_grad) = {
+    .info = {.name = "conv2d_input_grad", .inputs = "dy weight", .attrs = conv2d_grad_schema,
+             .attr_size = sizeof(conv2d_attrs), .hidden = true, .cases = conv2d_input_grad_cases,
+             .doc = "What conv2d's input of the given shape gets from dy"},
+    .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
+    .shape = conv2d_input_grad_shape,
+    .forward = conv2d_input_grad_kernels,
+    .backward = conv2d_input_grad_backward,
+};
+
+/* ---- conv2d_weight_grad ----------------------------------------------------------------------------------- */
+
+static gr_status conv2d_weight_grad_shape(gri_call *c) {
+    const conv2d_attrs *a = c->attrs;
+    conv2d_plan p;
+    GR_TRY(conv2d_want(c, 0, "input"));
+    GR_TRY(conv2d_want(c, 1, "gradient"));
+    GR_TRY(conv2d_want_shape(c, "weight"));
+    GR_TRY(conv2d_fit(c->ctx, a, c->in[0]->dims, a->shape.v, &p));
+    GR_TRY(conv2d_want_gradient(c, 1, &p));
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)c->in[0]->dtype, .rank = 4};
+    memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
+    c->spec[1] = (gri_spec){.dtype = (gr_dtype)c->in[0]->dtype, .rank = 1, .dims = {p.o}};
+    return GR_OK;
+}
+
+/* The sums of one part, a run of (image, block) units, for one group. */
+static void conv2d_weight_grad_piece(void *arg, int64_t piece) {
+    conv2d_job *j = arg;
+    const conv2d_plan *p = &j->p;
+    const int64_t part = piece / p->groups, group = piece % p->groups, units = p->n * p->blocks;
+    const int64_t from = part * j->part, to = from + j->part < units ? from + j->part : units;
+    real *sum = j->w ? j->sums + (part * p->groups + group) * p->og * p->depth : NULL;
+    double *bias = j->b ? j->bias_sums + (part * p->groups + group) * p->og : NULL;
+    for (int64_t i = from; i < to; i++) {
+        conv2d_unit u = conv2d_unit_of(j, i / p->blocks, group, i % p->blocks);
+        if (sum) {
+            int64_t stride;
+            const real *col = conv2d_columns(j, &u, &stride);
+            gri_gemm g = {.dtype = GRI_REAL, .m = p->depth, .n = p->og, .k = u.columns, .a = col, .rsa = stride, .csa = 1,
+                          .b = u.y, .rsb = 1, .csb = p->length, .c = sum, .rsc = p->og, .csc = 1, .beta = i > from};
+            gri_gemm_piece(j->isa, &g);
+            if (!p->direct) conv2d_unclaim(&j->scratch, col);
+        }
+        for (int64_t o = 0; bias && o < p->og; o++) {
+            double s = 0;
+            const real *y = u.y + o * p->length;
+#pragma omp simd reduction(+ : s)
+            for (int64_t q = 0; q < u.columns; q++) s += y[q];
+            bias[o] = i > from ? bias[o] + s : s;
+        }
+    }
+}
+
+/* Rows of one group's sums: those of all parts added up in order, then put where they belong in dW. */
+static void conv2d_weight_grad_join(void *arg, int64_t piece) {
+    conv2d_job *j = arg;
+    const int64_t k = j->p.depth, o = j->p.og, runs = (k + j->run - 1) / j->run, group = piece / runs;
+    const int64_t from = piece % runs * j->run, rows = k - from < j->run ? k - from : j->run;
+    real *sum = j->sums + (group * k + from) * o, *w = j->w + group * o * k + from;
+    for (int64_t part = 1; part < j->parts; part++) {
+        const real *more = sum + part * j->p.groups * k * o;
+#pragma omp simd
+        for (int64_t i = 0; i < rows * o; i++) sum[i] += more[i];
+    }
+    for (int64_t c = 0; c < o; c++) {
+        for (int64_t r = 0; r < rows; r++) {
+            real v = sum[r * o + c];
+            w[c * k + r] = j->add ? w[c * k + r] + v : v;
+        }
+    }
+}
+
+static void conv2d_bias_join(conv2d_job *j) {
+    for (int64_t o = 0; o < j->p.o; o++) {
+        double s = 0;
+        for (int64_t part = 0; part < j->parts; part++) s += j->bias_sums[part * j->p.o + o];
+        j->b[o] = (real)(j->add ? j->b[o] + s : s);
+    }
+}
+
+static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_job *j) {
+    const conv2d_plan *p = &j->p;
+    const int64_t units = p->n * p->blocks, size = p->o * p->depth;
+    int64_t most = (int64_t)(CONV2D_PARTS_BYTES / sizeof(real)) / (size + 1);
+    most = most < 1 ? 1 : most > CONV2D_PARTS ? CONV2D_PARTS : most;
+    j->part = units ? (units + most - 1) / most : 1;
+    j->parts = units ? (units + j->part - 1) / j->part : 1;
+    j->pieces = j->parts * p->groups;
+    size_t biases = (size_t)(j->parts * p->o) * sizeof(double), sums = (size_t)(j->parts * size) * sizeof(real), capacity;
+    j->bias_sums = gri_block_new(ctx, biases + sums, &capacity);
+    if (!j->bias_sums)
+        return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use", biases + sums, ctx->live);
+    j->sums = (real *)(void *)((char *)j->bias_sums + biases);
+    if (!units) memset(j->bias_sums, 0, biases + sums);
+    gr_status s = conv2d_pieces(ctx, j, conv2d_weight_grad_piece, j->w ? conv2d_column_floats(p) : 0);
+    j->run = CONV2D_RUN / (p->og + 1) + 1;
+    if (s == GR_OK && j->w) gri_parallel(ctx, p->groups * ((p->depth + j->run - 1) / j->run), conv2d_weight_grad_join, j);
+    if (s == GR_OK && j->b) conv2d_bias_join(j);
+    gri_block_delete(ctx, j->bias_sums, capacity);
+    return s;
+}
+
+static gr_status conv2d_weight_grad_kernel(gri_call *c) {
+    const conv2d_attrs *a = c->attrs;
+    conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
+    GR_TRY(conv2d_fit(c->ctx, a, c->in[0]->dims, a->shape.v, &j.p));
+    j.x = (real *)c->in[0]->data;
+    j.y = (real *)c->in[1]->data;
+    j.w = c->out[0] ? (real *)c->out[0]->data : NULL;
+    j.b = c->out[1] ? (real *)c->out[1]->data : NULL;
+    return conv2d_weight_grad_sum(c->ctx, &j);
+}
+
+static gr_status conv2d_weight_grad_forward(gri_call *c) { return gri_dense(c, conv2d_weight_grad_kernel); }
+GR_KERNEL(conv2d_weight_grad);
+
+/* ⟨V, dW⟩ + ⟨v, db⟩ = ⟨dy, x * V + v⟩. */
+static gr_status conv2d_weight_grad_backward(gri_grad *g) {
+    gr_tensor *v = g->dy[0], *bias = g->dy[1], *dy = g->in[1];
+    if (v) {
+        GR_TRY(conv2d_input_grad_emit(g, 0, dy, v, g->in[0]));
+        return gri_emit(g, 1, &gri_op_conv2d, 3, GRI_TENSORS(g->in[0], v, bias), g->attrs);
+    }
+    if (!gri_needs(g, 1)) return GR_OK;
+    gri_shape_attrs flat = {{4, {1, bias->dims[0], 1, 1}}}, whole = {{4, {dy->dims[0], dy->dims[1], dy->dims[2], dy->dims[3]}}};
+    GR_TRY(gri_eval(g, &bias, &gri_op_reshape, 1, &bias, &flat));
+    GR_TRY(gri_eval(g, &bias, &gri_op_expand, 1, &bias, &whole));
+    return gri_emit_same(g, 1, bias);
+}
+
+static const gr_case conv2d_weight_grad_cases[] = {
+    {.in = "1,1,3,3 1,1,2,2", .attrs = "shape={1,1,2,2}", .give = "{{{{1,2,3},{4,5,6},{7,8,9}}}}, {{{{1,2},{3,4}}}}",
+     .want = "{{{{37,47},{67,77}}}}, {10}"},
+    {.in = "2,3,5,5 2,4,5,5", .attrs = "shape={4,3,3,3}, padding=1"},
+    {.in = "2,4,7,6 2,6,4,8", .attrs = "shape={6,2,3,2}, stride={2,1}, padding={1,2}, dilation={1,2}, groups=2"},
+    {.in = "2,3,4,5 2,4,4,5", .attrs = "shape={4,3,1,1}"},
+    {0}};
+
+GR_OP(conv2d_weight_grad) = {
+    .info = {.name = "conv2d_weight_grad", .inputs = "x dy", .attrs = conv2d_grad_schema,
+             .attr_size = sizeof(conv2d_attrs), .hidden = true, .cases = conv2d_weight_grad_cases,
+             .doc = "What conv2d's weight of the given shape, and its bias, get from dy"},
+    .n_out = 2,
+    .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
+    .shape = conv2d_weight_grad_shape,
+    .forward = conv2d_weight_grad_kernels,
+    .backward = conv2d_weight_grad_backward,
+};

@@ -1,0 +1,316 @@
+/* y = the largest element of each window:  x[n,c,h,w] → y[n,c,oh,ow], index[n,c,oh,ow]
+ *
+ * index, of i64, is where in its plane the element lies: row * w + column, from 0. Outside the image there is
+ * nothing to choose. Of equal elements the first wins; NaN wins over everything, the last one of a window.
+ *
+ * dx = dy put back where index says (max_pool2d_backward), whose own derivative picks from there
+ * (max_pool2d_gather). Only index is kept. Pieces are planes; windows that overlap add up in a fixed order. */
+#include "iter.h"
+#include "op.h"
+#include "parallel.h"
+#include "vmath.h"
+#include "window.h"
+
+#include <string.h>
+
+#define MAX_POOL2D_RUN 64      /* outputs of a row done together: their state stays in the first-level cache */
+#define MAX_POOL2D_PIECE 16384 /* elements a piece should see, at least */
+
+typedef struct max_pool2d_attrs {
+    int64_t kernel_size[2], stride[2], padding[2], dilation[2];
+    bool ceil_mode;
+} max_pool2d_attrs;
+
+typedef struct max_pool2d_job {
+    gri_window w;
+    int64_t planes, part, in, out; /* planes in all and in a piece; elements of an input and an output plane */
+    bool add;
+    real *x, *y;
+    int64_t *index;
+} max_pool2d_job;
+
+/* Runs fn over pieces of whole planes. */
+static gr_status max_pool2d_run(gr_ctx *ctx, max_pool2d_job *j, gri_piece_fn fn) {
+    int64_t size = j->in > j->out ? j->in : j->out;
+    j->part = MAX_POOL2D_PIECE / (size + 1) + 1;
+    gri_parallel(ctx, (j->planes + j->part - 1) / j->part, fn, j);
+    return gri_poll(ctx);
+}
+
+static inline int64_t max_pool2d_last(const max_pool2d_job *j, int64_t piece) {
+    return (piece + 1) * j->part < j->planes ? (piece + 1) * j->part : j->planes;
+}
+
+/* ---- max_pool2d ---- */
+
+static gr_status max_pool2d_fit(gr_ctx *ctx, const max_pool2d_attrs *a, const int64_t *size, gri_window *w) {
+    for (int i = 0; i < 2; i++) {
+        w->in[i] = size[i];
+        w->kernel[i] = a->kernel_size[i];
+        w->stride[i] = a->stride[i] ? a->stride[i] : a->kernel_size[i];
+        w->padding[i] = a->padding[i];
+        w->dilation[i] = a->dilation[i];
+    }
+    GR_TRY(gri_window_fit(ctx, w, a->ceil_mode));
+    for (int i = 0; i < 2; i++)
+        if (w->padding[i] > w->kernel[i] / 2)
+            return gr_fail(ctx, GR_ERR_ARG, "padding %lld is more than half of kernel_size %lld", (long long)w->padding[i],
+                           (long long)w->kernel[i]);
+    if (size[0] * size[1] > INT32_MAX)
+        return gr_fail(ctx, GR_ERR_SHAPE, "planes of %lldx%lld are too large", (long long)size[0], (long long)size[1]);
+    return GR_OK;
+}
+
+static gr_status max_pool2d_shape(gri_call *c) {
+    const gr_tensor *x = c->in[0];
+    gri_window w;
+    GR_TRY(gri_want_float(c, 0));
+    if (x->rank != 4) return gr_fail(c->ctx, GR_ERR_SHAPE, "input is %s, expected 4 dimensions", gri_tensor_text(x));
+    GR_TRY(max_pool2d_fit(c->ctx, c->attrs, x->dims + 2, &w));
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4, .dims = {x->dims[0], x->dims[1], w.out[0], w.out[1]}};
+    c->spec[1] = c->spec[0];
+    c->spec[1].dtype = GR_I64;
+    return GR_OK;
+}
+
+/* One tap over the first `valid` of n outputs: x[q * step] against the best so far; place < 0: there is none yet.
+ * at: position of x[0] in its plane. */
+static inline void max_pool2d_tap(int32_t n, int32_t valid, const real *x, int32_t at, int32_t step, real *best,
+                                  int32_t *place) {
+#pragma omp simd
+    for (int32_t q = 0; q < n; q++) {
+        real v = x[q * step], b = best[q];
+        bool take = ((v > b) | (v != v) | (place[q] < 0)) & (q < valid);
+        best[q] = take ? v : b;
+        place[q] = take ? at + q * step : place[q];
+    }
+}
+
+/* The same in whole vectors if x, of which `room` elements may be read, goes on long enough: rows are short, and
+ * what is read after their end is thrown away. */
+static inline void max_pool2d_row(int32_t n, const real *x, int64_t room, int32_t at, int32_t step, real *best,
+                                  int32_t *place) {
+    int32_t whole = (n + GRI_LANES - 1) & ~(GRI_LANES - 1);
+    if ((int64_t)whole * step <= room) max_pool2d_tap((int32_t)GRI_RUN(whole), n, x, at, step, best, place);
+    else max_pool2d_tap(n, n, x, at, step, best, place);
+}
+
+/* Outputs first .. first + n - 1 of row r of the plane x, of which `room` elements may be read. */
+static void max_pool2d_outputs(const gri_window *w, const real *x, int64_t room, int64_t r, int64_t first, int64_t n,
+                               real *best, int32_t *place) {
+    for (int64_t q = 0; q < MAX_POOL2D_RUN; q++) {
+        best[q] = -(real)INFINITY;
+        place[q] = -1;
+    }
+    for (int64_t i = 0; i < w->kernel[0]; i++) {
+        int64_t row = r * w->stride[0] - w->padding[0] + i * w->dilation[0], step = w->stride[1];
+        if (row < 0 || row >= w->in[0]) continue;
+        for (int64_t j = 0; j < w->kernel[1]; j++) {
+            int64_t shift = j * w->dilation[1] - w->padding[1], lo, hi;
+            gri_window_span(w, 1, shift, &lo, &hi);
+            lo = lo < first ? 0 : lo - first;
+            hi = hi < first + n ? hi - first : n;
+            if (lo >= hi) continue;
+            int32_t at = (int32_t)(row * w->in[1] + shift + (first + lo) * step), count = (int32_t)(hi - lo);
+            if (step == 1) max_pool2d_row(count, x + at, room - at, at, 1, best + lo, place + lo);
+            else if (step == 2) max_pool2d_row(count, x + at, room - at, at, 2, best + lo, place + lo);
+            else max_pool2d_row(count, x + at, room - at, at, (int32_t)step, best + lo, place + lo);
+        }
+    }
+}
+
+static void max_pool2d_piece(void *arg, int64_t piece) {
+    const max_pool2d_job *j = arg;
+    const int64_t width = j->w.out[1];
+    real best[MAX_POOL2D_RUN + GRI_LANES];
+    int32_t place[MAX_POOL2D_RUN + GRI_LANES];
+    for (int64_t plane = piece * j->part; plane < max_pool2d_last(j, piece); plane++) {
+        real *y = j->y + plane * j->out;
+        int64_t *index = j->index + plane * j->out, room = (j->planes - plane) * j->in;
+        for (int64_t r = 0; r < j->w.out[0]; r++, y += width, index += width) {
+            for (int64_t q = 0; q < width; q += MAX_POOL2D_RUN) {
+                int64_t n = width - q < MAX_POOL2D_RUN ? width - q : MAX_POOL2D_RUN;
+                max_pool2d_outputs(&j->w, j->x + plane * j->in, room, r, q, n, best, place);
+                memcpy(y + q, best, (size_t)n * sizeof *y);
+                for (int64_t i = 0; i < n; i++) index[q + i] = place[i];
+            }
+        }
+    }
+}
+
+static gr_status max_pool2d_kernel(gri_call *c) {
+    const gr_tensor *x = c->in[0];
+    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .x = (real *)x->data, .y = (real *)c->out[0]->data,
+                        .index = (int64_t *)(void *)c->out[1]->data};
+    GR_TRY(max_pool2d_fit(c->ctx, c->attrs, x->dims + 2, &j.w));
+    j.in = j.w.in[0] * j.w.in[1];
+    j.out = j.w.out[0] * j.w.out[1];
+    return max_pool2d_run(c->ctx, &j, max_pool2d_piece);
+}
+
+static gr_status max_pool2d_forward(gri_call *c) { return gri_dense(c, max_pool2d_kernel); }
+GR_KERNEL(max_pool2d);
+
+static gr_status max_pool2d_backward_rule(gri_grad *g) {
+    gri_shape_attrs a = {.shape = {.n = 4}};
+    const gri_spec *x = gri_input_spec(g, 0);
+    if (!x || !g->dy[0]) return GR_OK;
+    memcpy(a.shape.v, x->dims, 4 * sizeof *x->dims);
+    return gri_emit(g, 0, &gri_op_max_pool2d_backward, 2, GRI_TENSORS(g->dy[0], g->out[1]), &a);
+}
+
+static const gr_attr max_pool2d_schema[] = {
+    {"kernel_size", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, kernel_size), .required = true, .min = 1, .max = 1 << 30},
+    {"stride", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, stride), .min = 0, .max = 1 << 30}, /* 0: the kernel's size */
+    {"padding", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, padding), .min = 0, .max = 1 << 30},
+    {"dilation", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},
+    {"ceil_mode", GR_ATTR_BOOL, offsetof(max_pool2d_attrs, ceil_mode), .value = 0},
+    GR_ATTR_END};
+
+static const gr_case max_pool2d_cases[] = {
+    {.in = "1,1,2,4", .attrs = "kernel_size=2", .give = "{{{{1,5,2,2},{4,3,2,0}}}}", .want = "{{{{5,2}}}}, {{{{1,2}}}}"},
+    {.in = "1,1,3,3", .attrs = "kernel_size=2, stride=1", .give = "{{{{1,2,3},{6,5,4},{7,8,9}}}}",
+     .want = "{{{{6,5},{8,9}}}}, {{{{3,4},{7,8}}}}"},
+    {.in = "2,3,6,6", .attrs = "kernel_size=2"},
+    {.in = "2,2,7,8", .attrs = "kernel_size={3,2}, stride={2,3}, padding=1"},
+    {.in = "2,2,7,5", .attrs = "kernel_size=2, ceil_mode=true"},
+    {.in = "1,2,9,9", .attrs = "kernel_size=3, stride=1, padding=1, dilation=2"},
+    {.in = "0,2,4,4", .attrs = "kernel_size=2"},
+    {0}};
+
+GR_OP(max_pool2d) = {
+    .info = {.name = "max_pool2d", .inputs = "x", .attrs = max_pool2d_schema, .attr_size = sizeof(max_pool2d_attrs),
+             .cases = max_pool2d_cases,
+             .doc = "The largest element of every window of images x [n,c,h,w], and where it lies in its plane.\n"
+                    "kernel_size, stride (the kernel's size if it is not given), padding and dilation are numbers or\n"
+                    "{height, width}. With ceil_mode a last window that only starts inside the image counts too."},
+    .n_out = 2,
+    .keeps = GRI_KEEP_OUT(1),
+    .sets_only = true,
+    .shape = max_pool2d_shape,
+    .forward = max_pool2d_kernels,
+    .backward = max_pool2d_backward_rule,
+};
+
+/* ---- max_pool2d_backward: dx[n,c,h,w] = Σ dy where index points ---- */
+
+/* g or x with an index: both of four dims, planes of the same count. */
+static gr_status max_pool2d_want_index(gri_call *c) {
+    const gr_tensor *x = c->in[0], *index = c->in[1];
+    GR_TRY(gri_want_float(c, 0));
+    if (index->dtype == GR_I64 && x->rank == 4 && index->rank == 4 && gri_same_dims(2, x->dims, 2, index->dims)) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "%s does not fit an index of %s", gri_tensor_text(x), gri_tensor_text(index));
+}
+
+static gr_status max_pool2d_backward_shape(gri_call *c) {
+    const gri_shape_attrs *a = c->attrs;
+    const gr_tensor *dy = c->in[0];
+    int64_t n;
+    GR_TRY(max_pool2d_want_index(c));
+    GR_TRY(gri_numel(c->ctx, (gr_dtype)dy->dtype, a->shape.n, a->shape.v, &n));
+    if (!gri_same_dims(4, dy->dims, 4, c->in[1]->dims) || a->shape.n != 4 || !gri_same_dims(2, dy->dims, 2, a->shape.v))
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit an index of %s and an input of %s", gri_tensor_text(dy),
+                       gri_tensor_text(c->in[1]), gri_dims_text(a->shape.n, a->shape.v));
+    c->spec[0] = gri_spec_of(dy);
+    memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
+    return GR_OK;
+}
+
+static void max_pool2d_backward_piece(void *arg, int64_t piece) {
+    const max_pool2d_job *j = arg;
+    for (int64_t plane = piece * j->part; plane < max_pool2d_last(j, piece); plane++) {
+        real *x = j->x + plane * j->in;
+        const real *y = j->y + plane * j->out;
+        const int64_t *index = j->index + plane * j->out;
+        if (!j->add) memset(x, 0, (size_t)j->in * sizeof *x);
+        for (int64_t q = 0; q < j->out; q++)
+            if ((uint64_t)index[q] < (uint64_t)j->in) x[index[q]] += y[q];
+    }
+}
+
+static gr_status max_pool2d_backward_kernel(gri_call *c) {
+    const gr_tensor *dy = c->in[0], *dx = c->out[0];
+    max_pool2d_job j = {.planes = dy->dims[0] * dy->dims[1], .in = dx->dims[2] * dx->dims[3], .out = dy->dims[2] * dy->dims[3],
+                        .add = c->mode == GRI_ADD, .x = (real *)dx->data, .y = (real *)dy->data,
+                        .index = (int64_t *)(void *)c->in[1]->data};
+    return max_pool2d_run(c->ctx, &j, max_pool2d_backward_piece);
+}
+
+static gr_status max_pool2d_backward_forward(gri_call *c) { return gri_dense(c, max_pool2d_backward_kernel); }
+GR_KERNEL(max_pool2d_backward);
+
+static gr_status max_pool2d_backward_backward(gri_grad *g) {
+    return GRI_EMIT(g, 0, max_pool2d_gather, g->dy[0], g->in[1]);
+}
+
+static const gr_attr max_pool2d_backward_schema[] = {
+    {"shape", GR_ATTR_SHAPE, offsetof(gri_shape_attrs, shape), .required = true}, GR_ATTR_END};
+
+static const gr_case max_pool2d_backward_cases[] = {
+    {.in = "1,1,1,3 1,1,1,3", .attrs = "shape={1,1,2,2}", .give = "{{{{1,2,4}}}}, {{{{0,3,3}}}}",
+     .want = "{{{{1,0},{0,6}}}}"},
+    {0}};
+
+GR_OP(max_pool2d_backward) = {
+    .info = {.name = "max_pool2d_backward", .inputs = "dy index", .attrs = max_pool2d_backward_schema,
+             .attr_size = sizeof(gri_shape_attrs), .hidden = true, .cases = max_pool2d_backward_cases,
+             .doc = "dy put where index says, into zeros of the given shape"},
+    .keeps = GRI_KEEP_IN(1),
+    .shape = max_pool2d_backward_shape,
+    .forward = max_pool2d_backward_kernels,
+    .backward = max_pool2d_backward_backward,
+};
+
+/* ---- max_pool2d_gather: y[n,c,oh,ow] = x where index points ---- */
+
+static gr_status max_pool2d_gather_shape(gri_call *c) {
+    GR_TRY(max_pool2d_want_index(c));
+    c->spec[0] = gri_spec_of(c->in[1]);
+    c->spec[0].dtype = (gr_dtype)c->in[0]->dtype;
+    return GR_OK;
+}
+
+static void max_pool2d_gather_piece(void *arg, int64_t piece) {
+    const max_pool2d_job *j = arg;
+    for (int64_t plane = piece * j->part; plane < max_pool2d_last(j, piece); plane++) {
+        const real *x = j->x + plane * j->in;
+        real *y = j->y + plane * j->out;
+        const int64_t *index = j->index + plane * j->out;
+        for (int64_t q = 0; q < j->out; q++) {
+            real v = (uint64_t)index[q] < (uint64_t)j->in ? x[index[q]] : 0;
+            y[q] = j->add ? y[q] + v : v;
+        }
+    }
+}
+
+static gr_status max_pool2d_gather_kernel(gri_call *c) {
+    const gr_tensor *x = c->in[0], *y = c->out[0];
+    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .in = x->dims[2] * x->dims[3], .out = y->dims[2] * y->dims[3],
+                        .add = c->mode == GRI_ADD, .x = (real *)x->data, .y = (real *)y->data,
+                        .index = (int64_t *)(void *)c->in[1]->data};
+    return max_pool2d_run(c->ctx, &j, max_pool2d_gather_piece);
+}
+
+static gr_status max_pool2d_gather_forward(gri_call *c) { return gri_dense(c, max_pool2d_gather_kernel); }
+GR_KERNEL(max_pool2d_gather);
+
+static gr_status max_pool2d_gather_backward(gri_grad *g) {
+    gri_shape_attrs a = {.shape = {.n = 4}};
+    const gri_spec *x = gri_input_spec(g, 0);
+    if (!x) return GR_OK;
+    memcpy(a.shape.v, x->dims, 4 * sizeof *x->dims);
+    return gri_emit(g, 0, &gri_op_max_pool2d_backward, 2, GRI_TENSORS(g->dy[0], g->in[1]), &a);
+}
+
+static const gr_case max_pool2d_gather_cases[] = {
+    {.in = "1,1,2,2 1,1,1,3", .give = "{{{{1,2},{4,8}}}}, {{{{0,3,3}}}}", .want = "{{{{1,8,8}}}}"},
+    {0}};
+
+GR_OP(max_pool2d_gather) = {
+    .info = {.name = "max_pool2d_gather", .inputs = "x index", .hidden = true, .cases = max_pool2d_gather_cases,
+             .doc = "The elements of x that index points to"},
+    .keeps = GRI_KEEP_IN(1),
+    .shape = max_pool2d_gather_shape,
+    .forward = max_pool2d_gather_kernels,
+    .backward = max_pool2d_gather_backward,
+};
