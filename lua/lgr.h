@@ -54,8 +54,17 @@ lgr_state *lgr_state_of(lua_State *L); /* NULL before opening */
 
 /* ---- userdata ---- */
 extern const char *const lgr_type_names[LGR_TYPES];
-/* Pushes an empty userdata of the type; nuv user values are always 1. */
+/* Pushes an empty userdata of the type, or with the metatable at an index (an upvalue: 7 ns less). */
 lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type);
+static inline lgr_box *lgr_new_box_with(lua_State *L, int metatable) {
+    lgr_box *b = lua_newuserdatauv(L, sizeof *b, 1);
+    *b = (lgr_box){0};
+    lua_pushvalue(L, metatable);
+    lua_setmetatable(L, -2);
+    return b;
+}
+void lgr_enter_scope(lgr_box *b, lgr_box *head);
+void lgr_leave_scope(lgr_box *b); /* nothing if it is in none */
 lgr_box *lgr_to_box(lua_State *L, lgr_state *st, int i, lgr_type type); /* NULL if it is not one */
 void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type);     /* raises also when closed */
 #define lgr_check_tensor(L, st, i) ((gr_tensor *)lgr_check(L, st, i, LGR_TENSOR))

@@ -33,20 +33,12 @@ static void memory_close_scope(lua_State *L, lgr_state *st, lgr_box *head, lgr_b
     for (int i = from; i <= lua_gettop(L); i++) {
         lgr_box *b = lgr_to_box(L, st, i, LGR_TENSOR);
         if (!b || !b->link) continue;
-        *b->link = b->next;
-        if (b->next) b->next->link = b->link;
-        b->link = NULL;
-        if (!outer) continue;
-        b->next = outer->next;
-        b->link = &outer->next;
-        if (b->next) b->next->link = &b->next;
-        outer->next = b;
+        lgr_leave_scope(b);
+        if (outer) lgr_enter_scope(b, outer);
     }
     while (head->next) {
         lgr_box *b = head->next;
-        head->next = b->next;
-        b->link = NULL;
-        b->next = NULL;
+        lgr_leave_scope(b);
         void *object = b->object;
         b->object = NULL;
         gr_release(object);
@@ -70,12 +62,7 @@ static int memory_scope(lua_State *L) {
 static int memory_keep(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     lgr_check_tensor(L, st, 1);
-    lgr_box *b = lua_touserdata(L, 1);
-    if (b->link) {
-        *b->link = b->next;
-        if (b->next) b->next->link = b->link;
-        b->link = NULL;
-    }
+    lgr_leave_scope(lua_touserdata(L, 1));
     lua_settop(L, 1);
     return 1;
 }

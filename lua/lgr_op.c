@@ -1,7 +1,7 @@
 /* Every op as a function gr.NAME(...), a method t:NAME(...), and, where it has one, an in-place form
  * t:NAME_(...). Made from the descriptors: an op added to runtime/ops/ is here without another line.
  *
- * Upvalues of these functions: the state, the op as the binding calls it (lgr_opcall). */
+ * Upvalues of these functions: the state, the op as the binding calls it (lgr_opcall), the tensors' metatable. */
 #include <math.h>
 #include <string.h>
 
@@ -138,8 +138,10 @@ static int op_call(lua_State *L) {
         return luaL_error(L, "%s: argument %d is one too many", o->info->name, x.next);
     int n = gr_op_outputs(o->op), base = lua_gettop(L);
     bool grad = op_wants_grad(L, o, base);
-    luaL_checkstack(L, n + 4, NULL);
-    for (int i = 0; i < n; i++) lgr_new_box(L, st, LGR_TENSOR);
+    for (int i = 0; i < n; i++) {
+        lgr_box *b = lgr_new_box_with(L, lua_upvalueindex(3));
+        if (st->scope) lgr_enter_scope(b, st->scope);
+    }
     gr_status s = op_run(st, o, &x, attrs, out, NULL);
     if (s != GR_OK && lgr_retry(L, st, s)) s = op_run(st, o, &x, attrs, out, NULL);
     if (s != GR_OK) return lgr_raise(L, st);
@@ -253,13 +255,15 @@ static void op_describe(lgr_opcall *o, const gr_op *op) {
 static void op_push(lua_State *L, lgr_state *st, const lgr_opcall *o, lua_CFunction f) {
     lua_pushlightuserdata(L, st);
     lua_pushlightuserdata(L, (void *)o);
-    lua_pushcclosure(L, f, 2);
+    lua_rawgetp(L, LUA_REGISTRYINDEX, st->metatable[LGR_TENSOR]);
+    lua_pushcclosure(L, f, 3);
 }
 
-/* Into the table on top: NAME, and NAME_ where there is an in-place form. */
+/* Describes the ops, and puts their methods into the table on top: NAME, and NAME_ where there is an in-place form. */
 void lgr_op_methods(lua_State *L, lgr_state *st) {
     for (int i = 0; i < gr_op_count(); i++) {
-        const lgr_opcall *o = &st->ops[i];
+        lgr_opcall *o = &st->ops[i];
+        op_describe(o, gr_op_at(i));
         bool fills = o->max_in == 0 && lgr_find_attr(o->info, "shape");
         if (o->info->hidden || o->list) continue;
         if (o->max_in > 0) {
@@ -286,8 +290,7 @@ static int op_unary(lua_State *L) {
 void lgr_open_op(lua_State *L, lgr_state *st) {
     lua_newtable(L);
     for (int i = 0; i < gr_op_count(); i++) {
-        lgr_opcall *o = &st->ops[i];
-        op_describe(o, gr_op_at(i));
+        const lgr_opcall *o = &st->ops[i];
         op_push(L, st, o, o->list ? op_call_list : op_call);
         lua_setfield(L, o->info->hidden ? -2 : -3, o->info->name);
     }

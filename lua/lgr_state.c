@@ -16,18 +16,26 @@ lgr_state *lgr_state_of(lua_State *L) {
 
 /* ---- userdata ------------------------------------------------------------------------------------------- */
 
+void lgr_enter_scope(lgr_box *b, lgr_box *head) {
+    b->next = head->next;
+    b->link = &head->next;
+    if (b->next) b->next->link = &b->next;
+    head->next = b;
+}
+
+void lgr_leave_scope(lgr_box *b) {
+    if (!b->link) return;
+    *b->link = b->next;
+    if (b->next) b->next->link = b->link;
+    b->next = NULL;
+    b->link = NULL;
+}
+
 lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type) {
-    lgr_box *b = lua_newuserdatauv(L, sizeof *b, 1);
-    *b = (lgr_box){0};
-    if (type == LGR_TENSOR && st->scope) {
-        lgr_box *head = st->scope;
-        b->next = head->next;
-        b->link = &head->next;
-        if (b->next) b->next->link = &b->next;
-        head->next = b;
-    }
     lua_rawgetp(L, LUA_REGISTRYINDEX, st->metatable[type]);
-    lua_setmetatable(L, -2);
+    lgr_box *b = lgr_new_box_with(L, lua_gettop(L));
+    lua_remove(L, -2);
+    if (type == LGR_TENSOR && st->scope) lgr_enter_scope(b, st->scope);
     return b;
 }
 
@@ -101,11 +109,7 @@ static int lgr_box_gc(lua_State *L) {
     lgr_box *b = lua_touserdata(L, 1);
     void *object = b->object;
     b->object = NULL;
-    if (b->link) {
-        *b->link = b->next;
-        if (b->next) b->next->link = b->link;
-        b->link = NULL;
-    }
+    lgr_leave_scope(b);
     gr_release(object);
     return 0;
 }
@@ -308,8 +312,8 @@ static int lgr_fill(lua_State *L, lgr_state *st) {
     lua_newtable(L);
     lua_pushliteral(L, GR_VERSION);
     lua_setfield(L, -2, "_VERSION");
-    lgr_open_op(L, st);
     lgr_open_tensor(L, st);
+    lgr_open_op(L, st);
     lgr_open_layer(L, st);
     lgr_open_optim(L, st);
     lgr_open_hook(L, st);
