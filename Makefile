@@ -2,7 +2,7 @@
 
 # ---- settings -------------------------------------------------------------------------------------------
 CC      ?= cc
-OPT     ?= -O2 -g
+OPT     ?= -O2#               OPT="-O2 -g" for a debugger
 SAN     ?=#                       e.g. SAN="-fsanitize=address,undefined" B=build/asan
 B       ?= build#                 everything built is below it
 PREFIX  ?= /usr/local
@@ -42,6 +42,10 @@ BOBJ    := $(BIND:lua/%.c=$B/lua/%.o) $B/gen/modules.o
 
 all: $B/gradrun $B/libgradrun.a $B/libgradrun.so $B/lua/gradrun/core.so $B/embed_host ## build everything
 
+run: deps ## train a convolutional network on Fashion-MNIST; ARGS="--epochs 12" goes on
+	@$(MAKE) -s -j$$(nproc) $B/gradrun
+	$B/gradrun scripts/fashion_cnn.lua $(ARGS)
+
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -50,9 +54,10 @@ clean: ## remove what was built
 
 # ---- lists of what exists: names only, from the descriptors ---------------------------------------------
 LISTED := $(KERNELS) $(wildcard runtime/layers/*.c)
-$B/gen/oplist.h: $(LISTED) spec/lists.sh Makefile
-	@mkdir -p $(@D); sh spec/lists.sh header $(LISTED) > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@; touch $@
-$B/gen/lists.c: $B/gen/oplist.h
+$B/gen/oplist.h: $B/gen/oplist.stamp ; # changes only when a name comes or goes
+$B/gen/oplist.stamp: $(LISTED) spec/lists.sh Makefile
+	@mkdir -p $(@D); sh spec/lists.sh header $(LISTED) > $@; cmp -s $@ $(@D)/oplist.h || cp $@ $(@D)/oplist.h
+$B/gen/lists.c: $B/gen/oplist.stamp
 	@sh spec/lists.sh tables $(LISTED) > $@
 $B/gen/modules.S: $(MODULES) Makefile
 	@mkdir -p $(@D); sh spec/lists.sh modules $(MODULES) > $@
@@ -95,6 +100,11 @@ $B/gradrun: $B/lua/main.o $(COBJ) $(KOBJ) $(BOBJ)
 $B/embed_host: scripts/embed/host.c runtime/gradrun.h $B/libgradrun.so
 	ln -sf libgradrun.so $B/libgradrun.so.0
 	$(CC) -std=c99 -pedantic $(WARN) $(OPT) $(SAN) -Iruntime -o $@ $< -L$B -Wl,-rpath,'$$ORIGIN' -lgradrun -lm
+
+# What such a host may rely on; run by spec/embed_spec.lua.
+$B/runtime_test: spec/embed/runtime_test.c runtime/gradrun.h $B/libgradrun.so
+	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(SAN) -pthread -Iruntime -I$(LUAINC) -o $@ $< \
+	    -L$B -Wl,-rpath,'$$ORIGIN' -lgradrun $(LUALIB) -lcmocka
 
 # ---- what is needed, and where it goes ------------------------------------------------------------------
 deps: ## install the Debian packages that are missing (PACKAGES= to take care of them yourself)
