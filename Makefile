@@ -11,7 +11,7 @@ BLISDIR ?= /usr/lib/$(ARCH)/blis-pthread
 BLISINC ?= /usr/include/$(ARCH)/blis-pthread
 LUAINC  ?= /usr/include/lua5.4
 LUALIB  ?= -llua5.4
-PACKAGES = gcc libc6-dev make liblua5.4-dev lua5.4 libblis-pthread-dev zlib1g-dev libjansson-dev libcmocka-dev \
+PACKAGES = gcc libc6-dev make liblua5.4-dev lua5.4 libblis-pthread-dev zlib1g-dev libcmocka-dev \
            lua-busted lua-check dataset-fashion-mnist
 
 WARN   = -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
