@@ -11,7 +11,8 @@ typedef struct gri_clip_item {
     int position;            /* of param in the caller's list */
     long double norm;        /* p-norm, p = attrs' `p` or 2 */
     double peak;             /* largest magnitude */
-    double unit, sum;        /* Σ (|x| / unit)^p */
+    double unit;
+    long double sum;         /* Σ (|x| / unit)^p */
     bool selected;           /* for gri_clip_run */
 } gri_clip_item;
 
