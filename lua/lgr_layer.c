@@ -428,12 +428,23 @@ static int64_t layer_row(lua_State *L, int rows, gr_layer *l, const char *name, 
     return count;
 }
 
+/* Pads the cell on top of the stack to width: on the right, or (numbers) on the left. */
+static void layer_pad(lua_State *L, int width, bool left) {
+    int pad = width - layer_columns(lua_tostring(L, -1));
+    if (pad <= 0) return;
+    lua_pushfstring(L, "%s", "");
+    for (int k = 0; k < pad; k++) {
+        lua_pushliteral(L, " ");
+        lua_concat(L, 2);
+    }
+    if (left) lua_insert(L, -2);
+    lua_concat(L, 2);
+}
+
 static int layer_tostring(lua_State *L) {
-    lgr_state *st = lgr_upstate(L);
     lgr_box *b = lua_touserdata(L, 1);
     int width[4] = {0};
     if (!b->object) return lua_pushliteral(L, "layer (closed)"), 1;
-    (void)st;
     lua_settop(L, 1);
     lua_newtable(L);
     const char *path = gr_layer_path_peek(b->object);
@@ -442,30 +453,32 @@ static int layer_tostring(lua_State *L) {
     for (lua_Integer r = 1; r <= n; r++) {
         lua_rawgeti(L, 2, r);
         for (int c = 0; c < 4; c++) {
-            lua_rawgeti(L, -1, c + 1);
+            lua_rawgeti(L, 3, c + 1);
             int w = layer_columns(luaL_tolstring(L, -1, NULL));
             if (w > width[c]) width[c] = w;
-            lua_pop(L, 2);
+            lua_settop(L, 3);
         }
-        lua_pop(L, 1);
+        lua_settop(L, 2);
     }
     luaL_Buffer text;
     luaL_buffinit(L, &text);
     for (lua_Integer r = 1; r <= n; r++) {
-        for (int c = 0; c < 4; c++) {
-            lua_rawgeti(L, 2, r);
-            lua_rawgeti(L, -1, c + 1);
-            lua_remove(L, -2);
-            const char *cell = lua_tostring(L, -1);
-            int pad = width[c] - layer_columns(cell);
-            if (c == 3) { /* numbers to the right */
-                for (int k = 0; k < pad; k++) { lua_pushliteral(L, " "); lua_insert(L, -2); lua_concat(L, 2); }
-                pad = 0;
-            }
-            luaL_addvalue(&text);
-            for (int k = 0; k < pad && c < 3; k++) luaL_addchar(&text, ' ');
-            if (c < 3) luaL_addstring(&text, "  ");
+        lua_rawgeti(L, 2, r);
+        int cells = 4;
+        for (; cells > 2; cells--) { /* nothing behind the last word */
+            lua_rawgeti(L, -1, cells);
+            bool empty = layer_columns(lua_tostring(L, -1)) == 0;
+            lua_pop(L, 1);
+            if (!empty) break;
         }
+        for (int c = 1; c <= cells; c++) {
+            lua_rawgeti(L, -1, c);
+            if (c < cells || c == 4) layer_pad(L, width[c - 1] + (c < cells ? 2 : 0), c == 4);
+            lua_insert(L, -2); /* the row stays above, the cells gather below */
+        }
+        lua_pop(L, 1);
+        lua_concat(L, cells);
+        luaL_addvalue(&text);
         luaL_addchar(&text, '\n');
     }
     lua_pushfstring(L, "%I parameters", (LUAI_UACINT)total);
