@@ -80,7 +80,7 @@ static gr_status amax_backward(gri_grad *g) {
     return GRI_EMIT(g, 0, mul, ties, share);
 }
 
-static const gr_attr amax_attrs[] = {
+static const gr_attr amax_schema[] = {
     {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
     {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
     GR_ATTR_END};
@@ -94,7 +94,7 @@ static const gr_case amax_cases[] = {
     {0}};
 
 GR_OP(amax) = {
-    .info = {.name = "amax", .inputs = "x", .attrs = amax_attrs, .attr_size = sizeof(gri_reduce_attrs), .cases = amax_cases,
+    .info = {.name = "amax", .inputs = "x", .attrs = amax_schema, .attr_size = sizeof(gri_reduce_attrs), .cases = amax_cases,
              .doc = "Largest element over dim (a number or a list; all if none is given). Elements that tie share the\n"
                     "gradient evenly."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),

@@ -76,7 +76,7 @@ static gr_status argmax_forward(gri_call *c) {
 }
 GR_KERNEL(argmax);
 
-static const gr_attr argmax_attrs[] = {
+static const gr_attr argmax_schema[] = {
     {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
     {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
     GR_ATTR_END};
@@ -90,7 +90,7 @@ static const gr_case argmax_cases[] = {
     {0}};
 
 GR_OP(argmax) = {
-    .info = {.name = "argmax", .inputs = "x", .attrs = argmax_attrs, .attr_size = sizeof(gri_reduce_attrs),
+    .info = {.name = "argmax", .inputs = "x", .attrs = argmax_schema, .attr_size = sizeof(gri_reduce_attrs),
              .cases = argmax_cases,
              .doc = "Position of the largest element along dim, or among all elements if none is given; the first of\n"
                     "equals. NaN counts as the largest."},

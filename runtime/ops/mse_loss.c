@@ -14,7 +14,7 @@
 #define MSE_LOSS_BRIEF 200000  /* elements for which no worker is woken */
 
 typedef enum mse_loss_words { MSE_LOSS_MEAN, MSE_LOSS_SUM, MSE_LOSS_NONE } mse_loss_words;
-typedef struct mse_loss_args { int64_t reduction; } mse_loss_args;
+typedef struct mse_loss_attrs { int64_t reduction; } mse_loss_attrs;
 
 typedef struct mse_loss_job {
     const real *x, *y;
@@ -30,7 +30,7 @@ static gr_status mse_loss_shape(gri_call *c) {
         return gr_fail(c->ctx, GR_ERR_SHAPE, "x is %s, but y is %s: the shapes must be equal; reshape or expand one of them",
                        gri_tensor_text(x), gri_tensor_text(y));
     c->spec[0] = gri_spec_of(x);
-    if (((const mse_loss_args *)c->attrs)->reduction != MSE_LOSS_NONE) c->spec[0].rank = 0;
+    if (((const mse_loss_attrs *)c->attrs)->reduction != MSE_LOSS_NONE) c->spec[0].rank = 0;
     return GR_OK;
 }
 
@@ -66,28 +66,28 @@ static gr_status mse_loss_sum(gri_call *c) {
     (j.n <= MSE_LOSS_BRIEF ? gri_parallel_brief : gri_parallel)(c->ctx, pieces, mse_loss_piece, &j);
     for (int64_t i = 0; i < pieces; i++) sum += j.sums[i];
     if (j.sums != few) gri_block_delete(c->ctx, j.sums, capacity);
-    if (((const mse_loss_args *)c->attrs)->reduction == MSE_LOSS_MEAN) sum /= (double)j.n;
+    if (((const mse_loss_attrs *)c->attrs)->reduction == MSE_LOSS_MEAN) sum /= (double)j.n;
     *(real *)(void *)c->out[0]->data = (real)sum;
     return gri_poll(c->ctx);
 }
 
 static gr_status mse_loss_forward(gri_call *c) {
-    if (((const mse_loss_args *)c->attrs)->reduction == MSE_LOSS_NONE)
+    if (((const mse_loss_attrs *)c->attrs)->reduction == MSE_LOSS_NONE)
         return gri_map(c, mse_loss_loop, GRI_REAL, NULL, GRI_EXACT);
     return gri_dense(c, mse_loss_sum);
 }
 GR_KERNEL(mse_loss);
 
 static gr_status mse_loss_backward_rule(gri_grad *g) {
-    bool mean = ((const mse_loss_args *)g->attrs)->reduction == MSE_LOSS_MEAN;
+    bool mean = ((const mse_loss_attrs *)g->attrs)->reduction == MSE_LOSS_MEAN;
     gr_tensor *x = g->in[0], *y = g->in[1];
     double scale = mean ? 2 / (double)x->numel : 2;
     GR_TRY(gri_emit(g, 0, &gri_op_mse_loss_backward, 3, GRI_TENSORS(g->dy[0], x, y), &scale));
     return gri_emit(g, 1, &gri_op_mse_loss_backward, 3, GRI_TENSORS(g->dy[0], y, x), &scale);
 }
 
-static const gr_attr mse_loss_attrs[] = {
-    {"reduction", GR_ATTR_WORD, offsetof(mse_loss_args, reduction), .words = "mean sum none"}, GR_ATTR_END};
+static const gr_attr mse_loss_schema[] = {
+    {"reduction", GR_ATTR_WORD, offsetof(mse_loss_attrs, reduction), .words = "mean sum none"}, GR_ATTR_END};
 
 static const gr_case mse_loss_cases[] = {
     {.in = "2,2 2,2", .give = "{{1,2},{3,4}}, {{0,4},{3,1}}", .want = "3.5"},
@@ -99,7 +99,7 @@ static const gr_case mse_loss_cases[] = {
     {0}};
 
 GR_OP(mse_loss) = {
-    .info = {.name = "mse_loss", .inputs = "x y", .attrs = mse_loss_attrs, .attr_size = sizeof(mse_loss_args),
+    .info = {.name = "mse_loss", .inputs = "x y", .attrs = mse_loss_schema, .attr_size = sizeof(mse_loss_attrs),
              .cases = mse_loss_cases,
              .doc = "Squared differences of two tensors of one shape. reduction: \"mean\", \"sum\" or \"none\"."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
@@ -135,7 +135,7 @@ static gr_status mse_loss_backward_backward(gri_grad *g) {
     return GRI_EMIT(g, 2, neg, t);
 }
 
-static const gr_attr mse_loss_backward_attrs[] = {{"scale", GR_ATTR_REAL, 0, .value = 2}, GR_ATTR_END};
+static const gr_attr mse_loss_backward_schema[] = {{"scale", GR_ATTR_REAL, 0, .value = 2}, GR_ATTR_END};
 
 static const gr_case mse_loss_backward_cases[] = {
     {.in = "() 2 2", .attrs = "scale=0.5", .give = "2, {3,4}, {1,5}", .want = "{2,-1}"},
@@ -143,7 +143,7 @@ static const gr_case mse_loss_backward_cases[] = {
     {0}};
 
 GR_OP(mse_loss_backward) = {
-    .info = {.name = "mse_loss_backward", .inputs = "g x y", .attrs = mse_loss_backward_attrs, .attr_size = sizeof(double),
+    .info = {.name = "mse_loss_backward", .inputs = "g x y", .attrs = mse_loss_backward_schema, .attr_size = sizeof(double),
              .hidden = true, .cases = mse_loss_backward_cases, .doc = "scale g (x - y)"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),

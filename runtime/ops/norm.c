@@ -10,7 +10,7 @@
 #include "reduce.h"
 #include "vmath.h"
 
-typedef struct norm_args { double p; gr_dims dim; bool keepdim; } norm_args;
+typedef struct norm_attrs { double p; gr_dims dim; bool keepdim; } norm_attrs;
 
 static inline double norm_power(double a, double p) { return p == 2 ? a * a : p == 1 ? a : p == 3 ? a * a * a : pow(a, p); }
 
@@ -113,7 +113,7 @@ static void norm_scaled_start(int64_t n, void *acc, const void *attrs) {
 
 static void norm_scaled_join(void *acc, const void *other, const void *attrs) {
     norm_scaled *a = acc, b = *(const norm_scaled *)other;
-    double p = ((const norm_args *)attrs)->p;
+    double p = ((const norm_attrs *)attrs)->p;
     if (b.sum == 0) return;
     if (a->sum == 0) {
         *a = b;
@@ -143,7 +143,7 @@ static double norm_sum(int64_t n, const real *x, double scale, double p) {
 
 static void norm_scaled_fold(void *acc, int64_t n, const void *from, int64_t at, const void *attrs) {
     const real *x = from;
-    double p = ((const norm_args *)attrs)->p, reach = p == 2 ? 1e140 : pow(10, 280 / p);
+    double p = ((const norm_attrs *)attrs)->p, reach = p == 2 ? 1e140 : pow(10, 280 / p);
     (void)at;
     for (int64_t i = 0; i < n; i += NORM_BLOCK) {
         int64_t m = n - i < NORM_BLOCK ? n - i : NORM_BLOCK;
@@ -158,7 +158,7 @@ static void norm_scaled_fold(void *acc, int64_t n, const void *from, int64_t at,
 static void norm_scaled_finish(int64_t n, void *to, const void *acc, int64_t count, const void *attrs) {
     real *y = to;
     const norm_scaled *a = acc;
-    double p = ((const norm_args *)attrs)->p;
+    double p = ((const norm_attrs *)attrs)->p;
     (void)count;
     for (int64_t j = 0; j < n; j++) {
         double root = p == 2 ? sqrt(a[j].sum) : p == 1 ? a[j].sum : p == 3 ? cbrt(a[j].sum) : pow(a[j].sum, 1 / p);
@@ -173,7 +173,7 @@ static const gri_reduction norm_scaled_reduction = {
 /* ---- the op ---- */
 
 static gr_status norm_shape(gri_call *c) {
-    const norm_args *a = c->attrs;
+    const norm_attrs *a = c->attrs;
     uint32_t mask;
     GR_TRY(gri_want_float(c, 0));
     if (!(a->p > 0)) return gr_fail(c->ctx, GR_ERR_ARG, "p is %g, expected a number above 0, or infinity", a->p);
@@ -183,7 +183,7 @@ static gr_status norm_shape(gri_call *c) {
 }
 
 static gr_status norm_forward(gri_call *c) {
-    const norm_args *a = c->attrs;
+    const norm_attrs *a = c->attrs;
     uint32_t mask;
     GR_TRY(gri_dim_mask(c->ctx, &a->dim, c->in[0]->rank, &mask));
     if (isinf(a->p)) return gri_reduce(c, &norm_most_reduction, GRI_REAL, mask);
@@ -193,7 +193,7 @@ static gr_status norm_forward(gri_call *c) {
 GR_KERNEL(norm);
 
 static gr_status norm_backward_rule(gri_grad *g) {
-    const norm_args *a = g->attrs;
+    const norm_attrs *a = g->attrs;
     gr_tensor *x = g->in[0], *y, *dy, *size, *ties, *share;
     uint32_t mask;
     GR_TRY(gri_dim_mask(g->ctx, &a->dim, x->rank, &mask));
@@ -206,10 +206,10 @@ static gr_status norm_backward_rule(gri_grad *g) {
     return GRI_EMIT(g, 0, mul, ties, share);
 }
 
-static const gr_attr norm_attrs[] = {
-    {"p", GR_ATTR_REAL, offsetof(norm_args, p), .value = 2},
-    {"dim", GR_ATTR_DIMS, offsetof(norm_args, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(norm_args, keepdim), .required = false},
+static const gr_attr norm_schema[] = {
+    {"p", GR_ATTR_REAL, offsetof(norm_attrs, p), .value = 2},
+    {"dim", GR_ATTR_DIMS, offsetof(norm_attrs, dim), .required = false},
+    {"keepdim", GR_ATTR_BOOL, offsetof(norm_attrs, keepdim), .required = false},
     GR_ATTR_END};
 
 static const gr_case norm_cases[] = {
@@ -225,7 +225,7 @@ static const gr_case norm_cases[] = {
     {0}};
 
 GR_OP(norm) = {
-    .info = {.name = "norm", .inputs = "x", .attrs = norm_attrs, .attr_size = sizeof(norm_args), .cases = norm_cases,
+    .info = {.name = "norm", .inputs = "x", .attrs = norm_schema, .attr_size = sizeof(norm_attrs), .cases = norm_cases,
              .doc = "The p-norm over dim (a number or a list; all if none is given); p = math.huge gives the largest\n"
                     "absolute value. Right for any finite input: nothing overflows on the way."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
@@ -245,10 +245,10 @@ static void norm_backward_loop(int64_t n, void *const *t, const void *attrs) {
     real p = (real) * (const double *)attrs;
     if (p == 2) {
 #pragma omp simd
-        for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = y[i] == 0 ? 0 : dy[i] * (x[i] / y[i]);
+        for (int64_t i = 0; i < n; i++) dx[i] = y[i] == 0 ? 0 : dy[i] * (x[i] / y[i]);
     } else if (p == 1) {
 #pragma omp simd
-        for (int64_t i = 0; i < GRI_RUN(n); i++) dx[i] = x[i] > 0 ? dy[i] : x[i] < 0 ? -dy[i] : x[i] * dy[i];
+        for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : x[i] < 0 ? -dy[i] : x[i] * dy[i];
     } else {
 #pragma omp simd
         for (int64_t i = 0; i < GRI_RUN(n); i++) {
@@ -260,7 +260,7 @@ static void norm_backward_loop(int64_t n, void *const *t, const void *attrs) {
 
 static gr_status norm_backward_forward(gri_call *c) {
     bool cheap = *(const double *)c->attrs == 2 || *(const double *)c->attrs == 1;
-    return gri_map(c, norm_backward_loop, GRI_REAL, NULL, cheap ? GRI_COST_MOVE : GRI_COST_MATH);
+    return gri_map(c, norm_backward_loop, GRI_REAL, NULL, cheap ? GRI_EXACT : GRI_COST_MATH);
 }
 GR_KERNEL(norm_backward);
 
@@ -297,7 +297,7 @@ static gr_status norm_backward_backward(gri_grad *g) {
     return GRI_EMIT(g, 1, mul, g->dy[0], t);
 }
 
-static const gr_attr norm_backward_attrs[] = {{"p", GR_ATTR_REAL, 0, .value = 2}, GR_ATTR_END};
+static const gr_attr norm_backward_schema[] = {{"p", GR_ATTR_REAL, 0, .value = 2}, GR_ATTR_END};
 
 static const gr_case norm_backward_cases[] = {
     {.in = "3 3 3", .give = "{2,3,4}, {3,-4,0}, {5,5,0}", .want = "{1.2,-2.4,0}", .no_grad = true},
@@ -306,7 +306,7 @@ static const gr_case norm_backward_cases[] = {
     {0}};
 
 GR_OP(norm_backward) = {
-    .info = {.name = "norm_backward", .inputs = "dy x y", .attrs = norm_backward_attrs, .attr_size = sizeof(double),
+    .info = {.name = "norm_backward", .inputs = "dy x y", .attrs = norm_backward_schema, .attr_size = sizeof(double),
              .hidden = true, .cases = norm_backward_cases, .doc = "dy sign(x) |x/y|^(p-1), and 0 where y is 0"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),

@@ -16,7 +16,7 @@
 #define SOFTMAX_COLUMNS 64
 #define SOFTMAX_PADDED(w) (((w) + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1))
 
-typedef struct softmax_args { int64_t dim; } softmax_args;
+typedef struct softmax_attrs { int64_t dim; } softmax_attrs;
 
 /* a and b: the inputs; b is a again where there is one only. */
 typedef void (*softmax_row_fn)(int64_t n, const real *a, const real *b, real *y);
@@ -49,7 +49,7 @@ static gr_status softmax_run(gri_call *c, softmax_row_fn row, softmax_columns_fn
     const gr_tensor *a = c->in[0], *b = c->in[c->n_in - 1];
     int dim = 0, rank = a->rank;
     if (a->numel == 0) return GR_OK;
-    if (rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_args *)c->attrs)->dim, rank, &dim));
+    if (rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_attrs *)c->attrs)->dim, rank, &dim));
     softmax_job j = {.a = (const real *)(const void *)a->data, .b = (const real *)(const void *)b->data,
                      .y = (real *)(void *)c->out[0]->data, .row = row, .columns = columns};
     j.n = rank > 0 ? a->dims[dim] : 1;
@@ -63,15 +63,15 @@ static gr_status softmax_run(gri_call *c, softmax_row_fn row, softmax_columns_fn
 static gr_status softmax_shape(gri_call *c) {
     int dim;
     for (int i = 0; i < c->n_in; i++) GR_TRY(gri_want_float(c, i));
-    if (c->in[0]->rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_args *)c->attrs)->dim, c->in[0]->rank, &dim));
+    if (c->in[0]->rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_attrs *)c->attrs)->dim, c->in[0]->rank, &dim));
     if (!gri_same_dims(c->in[0]->rank, c->in[0]->dims, c->in[c->n_in - 1]->rank, c->in[c->n_in - 1]->dims))
         return gr_fail(c->ctx, GR_ERR_SHAPE, "dy is %s, but y is %s", gri_tensor_text(c->in[0]), gri_tensor_text(c->in[1]));
     c->spec[0] = gri_spec_of(c->in[0]);
     return GR_OK;
 }
 
-static const gr_attr softmax_attrs[] = {
-    {"dim", GR_ATTR_DIM, offsetof(softmax_args, dim), .value = -1}, GR_ATTR_END};
+static const gr_attr softmax_schema[] = {
+    {"dim", GR_ATTR_DIM, offsetof(softmax_attrs, dim), .value = -1}, GR_ATTR_END};
 
 /* ---- softmax ---- */
 
@@ -129,7 +129,7 @@ static const gr_case softmax_cases[] = {
     {0}};
 
 GR_OP(softmax) = {
-    .info = {.name = "softmax", .inputs = "x", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+    .info = {.name = "softmax", .inputs = "x", .attrs = softmax_schema, .attr_size = sizeof(softmax_attrs),
              .cases = softmax_cases, .doc = "exp(x) / sum of exp(x) along dim (the last if none is given)."},
     .keeps = GRI_KEEP_OUT(0),
     .sets_only = true,
@@ -167,7 +167,7 @@ GR_KERNEL(softmax_backward);
 
 /* Σ x along the call's dim, kept. */
 static gr_status softmax_sum(gri_call *c, gr_tensor *x, gr_tensor **out) {
-    gri_reduce_attrs a = {.dim = {.n = x->rank > 0, .v = {((const softmax_args *)c->attrs)->dim}}, .keepdim = true};
+    gri_reduce_attrs a = {.dim = {.n = x->rank > 0, .v = {((const softmax_attrs *)c->attrs)->dim}}, .keepdim = true};
     return gr_apply(c->ctx, &gri_op_sum, 1, &x, &a, out);
 }
 
@@ -188,7 +188,7 @@ static const gr_case softmax_backward_cases[] = {
     {0}};
 
 GR_OP(softmax_backward) = {
-    .info = {.name = "softmax_backward", .inputs = "dy y", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+    .info = {.name = "softmax_backward", .inputs = "dy y", .attrs = softmax_schema, .attr_size = sizeof(softmax_attrs),
              .hidden = true, .cases = softmax_backward_cases, .doc = "y (dy - sum of dy y along dim)"},
     .sets_only = true,
     .shape = softmax_shape,
@@ -241,7 +241,7 @@ static const gr_case log_softmax_cases[] = {
     {0}};
 
 GR_OP(log_softmax) = {
-    .info = {.name = "log_softmax", .inputs = "x", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+    .info = {.name = "log_softmax", .inputs = "x", .attrs = softmax_schema, .attr_size = sizeof(softmax_attrs),
              .cases = log_softmax_cases,
              .doc = "log(softmax(x)) along dim (the last if none is given), without the rounding of either."},
     .keeps = GRI_KEEP_OUT(0),
@@ -305,7 +305,7 @@ static const gr_case log_softmax_backward_cases[] = {
     {0}};
 
 GR_OP(log_softmax_backward) = {
-    .info = {.name = "log_softmax_backward", .inputs = "dy y", .attrs = softmax_attrs, .attr_size = sizeof(softmax_args),
+    .info = {.name = "log_softmax_backward", .inputs = "dy y", .attrs = softmax_schema, .attr_size = sizeof(softmax_attrs),
              .hidden = true, .cases = log_softmax_backward_cases, .doc = "dy - exp(y) * sum of dy along dim"},
     .sets_only = true,
     .shape = softmax_shape,
