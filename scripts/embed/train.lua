@@ -4,7 +4,7 @@ local nn, F = gr.nn, gr.nn.functional
 
 local model = nn.Linear(1, 1)
 local opt = gr.optim.SGD(model:parameters(), { lr = 0.5 })
-local x, y = points[{ {}, { 1 } }], points[{ {}, { 2 } }]
+local x, y = points[{ {}, { 1, 1 } }], points[{ {}, { 2, 2 } }] -- columns, still n x 1
 
 for _ = 1, steps do
   opt:zero_grad()
