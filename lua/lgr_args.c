@@ -223,6 +223,13 @@ static bool args_listed(const char *list, const char *name) {
     return false;
 }
 
+static bool args_is_empty(lua_State *L, int i) {
+    lua_pushnil(L);
+    if (!lua_next(L, i)) return true;
+    lua_pop(L, 2);
+    return false;
+}
+
 /* Options by name: a table whose keys are strings. */
 static bool args_is_options(lua_State *L, int i) {
     if (!lua_istable(L, i)) return false;
@@ -279,8 +286,8 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
         if (a->kind == GR_ATTR_DTYPE) *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
     for (const gr_attr *a = info->attrs; a && a->name && i <= top; a++) {
         if (args_listed(filled, a->name)) continue;
-        if (i == top && args_is_options(L, i) && !(a->kind == GR_ATTR_SHAPE && lua_rawlen(L, i) == 0 && a->required && top == first))
-            break;
+        bool scalar = i == first && a->kind == GR_ATTR_SHAPE && a->required && lua_istable(L, i) && args_is_empty(L, i);
+        if (i == top && args_is_options(L, i) && !scalar) break; /* x:view{} has a shape without sizes */
         if (lua_isnil(L, i)) {
             i++;
             continue;
