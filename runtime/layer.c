@@ -319,9 +319,14 @@ static gr_status layer_boundary_new(gr_layer *l, layer_boundary **out) {
 
 static gr_status layer_call(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
     if (!l->kind) return l->host_forward(l->host_ud, l, n_in, in, out);
+    int wanted = l->kind->inputs ? l->kind->inputs : 1;
+    if (n_in != wanted) return gr_fail(l->head.ctx, GR_ERR_ARG, "%d inputs, expected %d", n_in, wanted);
     if (!l->kind->op) return l->kind->forward(l, n_in, in, out);
-    if (n_in != 1) return gr_fail(l->head.ctx, GR_ERR_ARG, "%d inputs, expected 1", n_in);
-    return gr_apply(l->head.ctx, l->kind->op, 1, in, l->attrs, out);
+    gr_tensor *made[GRI_MAX_OUT];
+    GR_TRY(gr_apply(l->head.ctx, l->kind->op, 1, in, l->attrs, made));
+    for (int i = 1; i < gr_op_outputs(l->kind->op); i++) gr_release(made[i]);
+    *out = made[0];
+    return GR_OK;
 }
 
 /* The boundaries around a call. in[] are owned references, replaced in place. */

@@ -114,6 +114,15 @@ typedef struct gri_shape_attrs { gr_dims shape; } gri_shape_attrs;   /* sum_to, 
 typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs; /* narrow, cat */
 typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
+typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
+typedef struct gri_conv2d_attrs {                                    /* conv2d, its gradients, Conv2d */
+    int64_t stride[2], padding[2], dilation[2], groups;
+    gr_dims shape; /* gradients: of what they are for */
+} gri_conv2d_attrs;
+typedef struct gri_max_pool2d_attrs {                                /* max_pool2d, MaxPool2d */
+    int64_t kernel_size[2], stride[2], padding[2], dilation[2];
+    bool ceil_mode;
+} gri_max_pool2d_attrs;
 
 /* Shape rules many ops share. */
 gr_status gri_shape_same(gri_call *c);      /* out = in[0], which must be floating */

@@ -13,12 +13,12 @@ typedef struct gri_window {
 /* Checks the numbers and fills out[]. With ceil, a last window that only starts inside is counted too. */
 gr_status gri_window_fit(gr_ctx *ctx, gri_window *w, bool ceil);
 
-/* Where a tap, shift = tap * dilation - padding from the window's place, reads inside: outputs *lo .. *hi - 1. */
+/* Where a tap, shift = tap * dilation - padding from the window's place, reads inside: outputs *lo .. *hi - 1.
+ * Divides at the border only. */
 static inline void gri_window_span(const gri_window *w, int axis, int64_t shift, int64_t *lo, int64_t *hi) {
-    int64_t s = w->stride[axis], room = w->in[axis] - shift;
+    int64_t s = w->stride[axis], room = w->in[axis] - shift, out = w->out[axis];
     *lo = shift < 0 ? (-shift + s - 1) / s : 0;
-    *hi = room > 0 ? (room + s - 1) / s : 0;
-    if (*hi > w->out[axis]) *hi = w->out[axis];
+    *hi = (out - 1) * s < room ? out : room > 0 ? (room + s - 1) / s : 0;
     if (*lo > *hi) *lo = *hi;
 }
 

@@ -32,12 +32,12 @@ static gr_status Conv2d_init(gr_layer *l) {
 
 static gr_status Conv2d_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
     const Conv2d_attrs *a = l->attrs;
-    if (n_in != 1) return gr_fail(l->head.ctx, GR_ERR_ARG, "%d inputs, expected 1", n_in);
+    (void)n_in;
     gr_tensor *bias = l->n_params > 1 ? l->params[1].tensor : NULL;
     return gri_apply1(l->head.ctx, &gri_op_conv2d, 3, GRI_TENSORS(in[0], l->params[0].tensor, bias), &a->conv, out);
 }
 
-/* ", name n" or ", name nxm", if the pair is not `usual`. */
+/* ", name n" or ", name n×m"; nothing if the pair is the usual one. */
 static int Conv2d_pair(char *buf, size_t size, const char *name, const int64_t *pair, int64_t usual) {
     if (pair[0] == usual && pair[1] == usual) return 0;
     if (pair[0] == pair[1]) return snprintf(buf, size, ", %s %lld", name, (long long)pair[0]);

@@ -26,11 +26,6 @@
 #define CONV2D_RUN 4096      /* elements of dW put together at a time */
 #define CONV2D_SERIAL 200000 /* multiplications that are not worth a second thread */
 
-typedef struct conv2d_attrs {
-    int64_t stride[2], padding[2], dilation[2], groups;
-    gr_dims shape; /* of what a gradient is for */
-} conv2d_attrs;
-
 typedef struct conv2d_plan {
     gri_window w;
     int64_t n, c, o, groups, cg, og; /* channels in all and in a group */
@@ -53,7 +48,7 @@ static void conv2d_cut(conv2d_plan *p) {
 }
 
 /* x and w: four dims each. */
-static gr_status conv2d_fit(gr_ctx *ctx, const conv2d_attrs *a, const int64_t *x, const int64_t *w, conv2d_plan *p) {
+static gr_status conv2d_fit(gr_ctx *ctx, const gri_conv2d_attrs *a, const int64_t *x, const int64_t *w, conv2d_plan *p) {
     if (a->groups < 1) return gr_fail(ctx, GR_ERR_ARG, "groups = %lld: expected at least 1", (long long)a->groups);
     if (w[0] % a->groups)
         return gr_fail(ctx, GR_ERR_SHAPE, "weight %s has %lld output channels, which %lld groups do not divide",
@@ -233,13 +228,13 @@ static gr_status conv2d_forward(gri_call *c) { return gri_dense(c, conv2d_kernel
 GR_KERNEL(conv2d);
 
 static gr_status conv2d_weight_grad_emit(gri_grad *g, const int *to, gr_tensor *x, gr_tensor *dy, const gr_tensor *w) {
-    conv2d_attrs a = *(const conv2d_attrs *)g->attrs;
+    gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
     a.shape = (gr_dims){4, {w->dims[0], w->dims[1], w->dims[2], w->dims[3]}};
     return gri_emit_many(g, to, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, dy), &a);
 }
 
 static gr_status conv2d_input_grad_emit(gri_grad *g, int input, gr_tensor *dy, gr_tensor *w, const gr_tensor *x) {
-    conv2d_attrs a = *(const conv2d_attrs *)g->attrs;
+    gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
     a.shape = (gr_dims){4, {x->dims[0], x->dims[1], x->dims[2], x->dims[3]}};
     return gri_emit(g, input, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(dy, w), &a);
 }
@@ -250,13 +245,13 @@ static gr_status conv2d_backward(gri_grad *g) {
 }
 
 #define CONV2D_ATTRS                                                                                                \
-    {"stride", GR_ATTR_PAIR, offsetof(conv2d_attrs, stride), .value = 1, .min = 1, .max = 1 << 30},                  \
-    {"padding", GR_ATTR_PAIR, offsetof(conv2d_attrs, padding), .min = 0, .max = 1 << 30},                            \
-    {"dilation", GR_ATTR_PAIR, offsetof(conv2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},              \
-    {"groups", GR_ATTR_INT, offsetof(conv2d_attrs, groups), .value = 1, .min = 1, .max = 1 << 30}
+    {"stride", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, stride), .value = 1, .min = 1, .max = 1 << 30},                  \
+    {"padding", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, padding), .min = 0, .max = 1 << 30},                            \
+    {"dilation", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},              \
+    {"groups", GR_ATTR_INT, offsetof(gri_conv2d_attrs, groups), .value = 1, .min = 1, .max = 1 << 30}
 static const gr_attr conv2d_schema[] = {CONV2D_ATTRS, GR_ATTR_END};
 static const gr_attr conv2d_grad_schema[] = {
-    CONV2D_ATTRS, {"shape", GR_ATTR_SHAPE, offsetof(conv2d_attrs, shape), .required = true}, GR_ATTR_END};
+    CONV2D_ATTRS, {"shape", GR_ATTR_SHAPE, offsetof(gri_conv2d_attrs, shape), .required = true}, GR_ATTR_END};
 
 static const gr_case conv2d_cases[] = {
     {.in = "1,1,3,3 1,1,2,2 1", .give = "{{{{1,2,3},{4,5,6},{7,8,9}}}}, {{{{1,0},{0,-1}}}}, {10}",
@@ -271,7 +266,7 @@ static const gr_case conv2d_cases[] = {
     {0}};
 
 GR_OP(conv2d) = {
-    .info = {.name = "conv2d", .inputs = "x weight bias?", .attrs = conv2d_schema, .attr_size = sizeof(conv2d_attrs),
+    .info = {.name = "conv2d", .inputs = "x weight bias?", .attrs = conv2d_schema, .attr_size = sizeof(gri_conv2d_attrs),
              .cases = conv2d_cases,
              .doc = "2-d convolution (cross-correlation) of images x [n,c,h,w] with kernels weight [o,c/groups,kh,kw],\n"
                     "plus bias [o]. stride, padding and dilation are numbers or {height, width}."},
@@ -291,7 +286,7 @@ static gr_status conv2d_want_gradient(gri_call *c, int i, const conv2d_plan *p) 
 }
 
 static gr_status conv2d_want_shape(gri_call *c, const char *what) {
-    const conv2d_attrs *a = c->attrs;
+    const gri_conv2d_attrs *a = c->attrs;
     int64_t n;
     if (a->shape.n != 4)
         return gr_fail(c->ctx, GR_ERR_SHAPE, "shape of the %s is %s, expected 4 dimensions", what,
@@ -300,7 +295,7 @@ static gr_status conv2d_want_shape(gri_call *c, const char *what) {
 }
 
 static gr_status conv2d_input_grad_shape(gri_call *c) {
-    const conv2d_attrs *a = c->attrs;
+    const gri_conv2d_attrs *a = c->attrs;
     conv2d_plan p;
     GR_TRY(conv2d_want(c, 0, "gradient"));
     GR_TRY(conv2d_want(c, 1, "weight"));
@@ -336,7 +331,7 @@ static void conv2d_input_grad_piece(void *arg, int64_t piece) {
 }
 
 static gr_status conv2d_input_grad_kernel(gri_call *c) {
-    const conv2d_attrs *a = c->attrs;
+    const gri_conv2d_attrs *a = c->attrs;
     conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
     if (c->out[0]->numel == 0) return GR_OK;
     GR_TRY(conv2d_fit(c->ctx, a, a->shape.v, c->in[1]->dims, &j.p));
@@ -368,7 +363,7 @@ static const gr_case conv2d_input_grad_cases[] = {
 
 GR_OP(conv2d_input_grad) = {
     .info = {.name = "conv2d_input_grad", .inputs = "dy weight", .attrs = conv2d_grad_schema,
-             .attr_size = sizeof(conv2d_attrs), .hidden = true, .cases = conv2d_input_grad_cases,
+             .attr_size = sizeof(gri_conv2d_attrs), .hidden = true, .cases = conv2d_input_grad_cases,
              .doc = "What conv2d's input of the given shape gets from dy"},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv2d_input_grad_shape,
@@ -379,7 +374,7 @@ GR_OP(conv2d_input_grad) = {
 /* ---- conv2d_weight_grad ----------------------------------------------------------------------------------- */
 
 static gr_status conv2d_weight_grad_shape(gri_call *c) {
-    const conv2d_attrs *a = c->attrs;
+    const gri_conv2d_attrs *a = c->attrs;
     conv2d_plan p;
     GR_TRY(conv2d_want(c, 0, "input"));
     GR_TRY(conv2d_want(c, 1, "gradient"));
@@ -470,7 +465,7 @@ static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_job *j) {
 }
 
 static gr_status conv2d_weight_grad_kernel(gri_call *c) {
-    const conv2d_attrs *a = c->attrs;
+    const gri_conv2d_attrs *a = c->attrs;
     conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
     GR_TRY(conv2d_fit(c->ctx, a, c->in[0]->dims, a->shape.v, &j.p));
     j.x = (real *)c->in[0]->data;
@@ -507,7 +502,7 @@ static const gr_case conv2d_weight_grad_cases[] = {
 
 GR_OP(conv2d_weight_grad) = {
     .info = {.name = "conv2d_weight_grad", .inputs = "x dy", .attrs = conv2d_grad_schema,
-             .attr_size = sizeof(conv2d_attrs), .hidden = true, .cases = conv2d_weight_grad_cases,
+             .attr_size = sizeof(gri_conv2d_attrs), .hidden = true, .cases = conv2d_weight_grad_cases,
              .doc = "What conv2d's weight of the given shape, and its bias, get from dy"},
     .n_out = 2,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),

@@ -16,11 +16,6 @@
 #define MAX_POOL2D_RUN 64      /* outputs of a row done together: their state stays in the first-level cache */
 #define MAX_POOL2D_PIECE 16384 /* elements a piece should see, at least */
 
-typedef struct max_pool2d_attrs {
-    int64_t kernel_size[2], stride[2], padding[2], dilation[2];
-    bool ceil_mode;
-} max_pool2d_attrs;
-
 typedef struct max_pool2d_job {
     gri_window w;
     int64_t planes, part, in, out; /* planes in all and in a piece; elements of an input and an output plane */
@@ -30,7 +25,7 @@ typedef struct max_pool2d_job {
 } max_pool2d_job;
 
 /* Runs fn over pieces of whole planes. */
-static gr_status max_pool2d_run(gr_ctx *ctx, max_pool2d_job *j, gri_piece_fn fn) {
+static gr_status max_pool2d_planes(gr_ctx *ctx, max_pool2d_job *j, gri_piece_fn fn) {
     int64_t size = j->in > j->out ? j->in : j->out;
     j->part = MAX_POOL2D_PIECE / (size + 1) + 1;
     gri_parallel(ctx, (j->planes + j->part - 1) / j->part, fn, j);
@@ -43,7 +38,7 @@ static inline int64_t max_pool2d_last(const max_pool2d_job *j, int64_t piece) {
 
 /* ---- max_pool2d ---- */
 
-static gr_status max_pool2d_fit(gr_ctx *ctx, const max_pool2d_attrs *a, const int64_t *size, gri_window *w) {
+static gr_status max_pool2d_fit(gr_ctx *ctx, const gri_max_pool2d_attrs *a, const int64_t *size, gri_window *w) {
     for (int i = 0; i < 2; i++) {
         w->in[i] = size[i];
         w->kernel[i] = a->kernel_size[i];
@@ -73,31 +68,40 @@ static gr_status max_pool2d_shape(gri_call *c) {
     return GR_OK;
 }
 
-/* One tap over the first `valid` of n outputs: x[q * step] against the best so far; place < 0: there is none yet.
- * at: position of x[0] in its plane. */
-static inline void max_pool2d_tap(int32_t n, int32_t valid, const real *x, int32_t at, int32_t step, real *best,
+/* A plane and how far beyond it memory may be read: rows are short, so they are read in whole vectors, and what
+ * is not theirs is thrown away. */
+typedef struct max_pool2d_plane {
+    const real *x;
+    int64_t before, room; /* x[-before .. room - 1] are elements */
+} max_pool2d_plane;
+
+/* One tap over outputs 0 .. n-1, of which lo .. hi-1 have it inside: x[at + q * step] against the best so far.
+ * place < 0: there is none yet. */
+static inline void max_pool2d_tap(int32_t n, int32_t lo, int32_t hi, const real *x, int32_t at, int32_t step, real *best,
                                   int32_t *place) {
 #pragma omp simd
     for (int32_t q = 0; q < n; q++) {
         real v = x[q * step], b = best[q];
-        bool take = ((v > b) | (v != v) | (place[q] < 0)) & (q < valid);
+        bool take = ((v > b) | (v != v) | (place[q] < 0)) & (q >= lo) & (q < hi);
         best[q] = take ? v : b;
         place[q] = take ? at + q * step : place[q];
     }
 }
 
-/* The same in whole vectors if x, of which `room` elements may be read, goes on long enough: rows are short, and
- * what is read after their end is thrown away. */
-static inline void max_pool2d_row(int32_t n, const real *x, int64_t room, int32_t at, int32_t step, real *best,
-                                  int32_t *place) {
+static inline void max_pool2d_taps(const max_pool2d_plane *p, int32_t n, int32_t lo, int32_t hi, int64_t at, int32_t step,
+                                   real *best, int32_t *place) {
     int32_t whole = (n + GRI_LANES - 1) & ~(GRI_LANES - 1);
-    if ((int64_t)whole * step <= room) max_pool2d_tap((int32_t)GRI_RUN(whole), n, x, at, step, best, place);
-    else max_pool2d_tap(n, n, x, at, step, best, place);
+    if (at >= -p->before && at + (int64_t)whole * step <= p->room) {
+        max_pool2d_tap((int32_t)GRI_RUN(whole), lo, hi, p->x + at, (int32_t)at, step, best, place);
+    } else {
+        at += lo * step;
+        max_pool2d_tap(hi - lo, 0, hi - lo, p->x + at, (int32_t)at, step, best + lo, place + lo);
+    }
 }
 
-/* Outputs first .. first + n - 1 of row r of the plane x, of which `room` elements may be read. */
-static void max_pool2d_outputs(const gri_window *w, const real *x, int64_t room, int64_t r, int64_t first, int64_t n,
-                               real *best, int32_t *place) {
+/* Outputs first .. first + n - 1 of row r. */
+static void max_pool2d_run(const gri_window *w, const max_pool2d_plane *p, int64_t r, int64_t first, int64_t n, real *best,
+                           int32_t *place) {
     for (int64_t q = 0; q < MAX_POOL2D_RUN; q++) {
         best[q] = -(real)INFINITY;
         place[q] = -1;
@@ -106,35 +110,84 @@ static void max_pool2d_outputs(const gri_window *w, const real *x, int64_t room,
         int64_t row = r * w->stride[0] - w->padding[0] + i * w->dilation[0], step = w->stride[1];
         if (row < 0 || row >= w->in[0]) continue;
         for (int64_t j = 0; j < w->kernel[1]; j++) {
-            int64_t shift = j * w->dilation[1] - w->padding[1], lo, hi;
+            int64_t shift = j * w->dilation[1] - w->padding[1], at = row * w->in[1] + shift + first * step, lo, hi;
             gri_window_span(w, 1, shift, &lo, &hi);
             lo = lo < first ? 0 : lo - first;
             hi = hi < first + n ? hi - first : n;
             if (lo >= hi) continue;
-            int32_t at = (int32_t)(row * w->in[1] + shift + (first + lo) * step), count = (int32_t)(hi - lo);
-            if (step == 1) max_pool2d_row(count, x + at, room - at, at, 1, best + lo, place + lo);
-            else if (step == 2) max_pool2d_row(count, x + at, room - at, at, 2, best + lo, place + lo);
-            else max_pool2d_row(count, x + at, room - at, at, (int32_t)step, best + lo, place + lo);
+            if (step == 1) max_pool2d_taps(p, (int32_t)n, (int32_t)lo, (int32_t)hi, at, 1, best, place);
+            else if (step == 2) max_pool2d_taps(p, (int32_t)n, (int32_t)lo, (int32_t)hi, at, 2, best, place);
+            else max_pool2d_taps(p, (int32_t)n, (int32_t)lo, (int32_t)hi, at, (int32_t)step, best, place);
         }
     }
 }
 
+static void max_pool2d_any(const gri_window *w, const max_pool2d_plane *p, real *y, int64_t *index) {
+    real best[MAX_POOL2D_RUN];
+    int32_t place[MAX_POOL2D_RUN];
+    const int64_t width = w->out[1];
+    for (int64_t r = 0; r < w->out[0]; r++, y += width, index += width) {
+        for (int64_t q = 0; q < width; q += MAX_POOL2D_RUN) {
+            int64_t n = width - q < MAX_POOL2D_RUN ? width - q : MAX_POOL2D_RUN;
+            max_pool2d_run(w, p, r, q, n, best, place);
+            memcpy(y + q, best, (size_t)n * sizeof *y);
+            for (int64_t i = 0; i < n; i++) index[q + i] = place[i];
+        }
+    }
+}
+
+/* n windows of 2x2 side by side; x is their upper row, at its position in the plane, `width` apart from the lower. */
+static inline void max_pool2d_square(int64_t n, const real *x, int32_t at, int32_t width, real *y, int64_t *index) {
+    const real *z = x + width;
+#pragma omp simd
+    for (int32_t q = 0; q < (int32_t)n; q++) {
+        real best = x[2 * q], v = x[2 * q + 1];
+        int32_t place = at + 2 * q;
+        bool take = (v > best) | (v != v);
+        place += take ? 1 : 0;
+        best = take ? v : best;
+        v = z[2 * q];
+        take = (v > best) | (v != v);
+        place = take ? at + 2 * q + width : place;
+        best = take ? v : best;
+        v = z[2 * q + 1];
+        take = (v > best) | (v != v);
+        place = take ? at + 2 * q + width + 1 : place;
+        y[q] = take ? v : best;
+        index[q] = place;
+    }
+}
+
+/* The usual 2x2 windows side by side, nothing outside. `left` elements of y may be written: the next row writes
+ * again what is not this one's. */
+static void max_pool2d_squares(const gri_window *w, const max_pool2d_plane *p, real *y, int64_t *index, int64_t left) {
+    const int64_t width = w->in[1], n = w->out[1], whole = (n + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1);
+    for (int64_t r = 0; r < w->out[0]; r++, y += n, index += n, left -= n) {
+        int64_t at = 2 * r * width;
+        if (at + width + 2 * whole <= p->room && whole <= left)
+            max_pool2d_square(GRI_RUN(whole), p->x + at, (int32_t)at, (int32_t)width, y, index);
+        else
+            max_pool2d_square(n, p->x + at, (int32_t)at, (int32_t)width, y, index);
+    }
+}
+
+static bool max_pool2d_is_squares(const gri_window *w) {
+    bool yes = true;
+    for (int i = 0; i < 2; i++)
+        yes = yes && w->kernel[i] == 2 && w->stride[i] == 2 && w->dilation[i] == 1 && w->padding[i] == 0 && 2 * w->out[i] <= w->in[i];
+    return yes;
+}
+
 static void max_pool2d_piece(void *arg, int64_t piece) {
     const max_pool2d_job *j = arg;
-    const int64_t width = j->w.out[1];
-    real best[MAX_POOL2D_RUN + GRI_LANES];
-    int32_t place[MAX_POOL2D_RUN + GRI_LANES];
-    for (int64_t plane = piece * j->part; plane < max_pool2d_last(j, piece); plane++) {
+    const int64_t last = max_pool2d_last(j, piece);
+    const bool squares = max_pool2d_is_squares(&j->w);
+    for (int64_t plane = piece * j->part; plane < last; plane++) {
+        const max_pool2d_plane p = {j->x + plane * j->in, plane * j->in, (j->planes - plane) * j->in};
         real *y = j->y + plane * j->out;
-        int64_t *index = j->index + plane * j->out, room = (j->planes - plane) * j->in;
-        for (int64_t r = 0; r < j->w.out[0]; r++, y += width, index += width) {
-            for (int64_t q = 0; q < width; q += MAX_POOL2D_RUN) {
-                int64_t n = width - q < MAX_POOL2D_RUN ? width - q : MAX_POOL2D_RUN;
-                max_pool2d_outputs(&j->w, j->x + plane * j->in, room, r, q, n, best, place);
-                memcpy(y + q, best, (size_t)n * sizeof *y);
-                for (int64_t i = 0; i < n; i++) index[q + i] = place[i];
-            }
-        }
+        int64_t *index = j->index + plane * j->out;
+        if (squares) max_pool2d_squares(&j->w, &p, y, index, (last - plane) * j->out);
+        else max_pool2d_any(&j->w, &p, y, index);
     }
 }
 
@@ -145,7 +198,7 @@ static gr_status max_pool2d_kernel(gri_call *c) {
     GR_TRY(max_pool2d_fit(c->ctx, c->attrs, x->dims + 2, &j.w));
     j.in = j.w.in[0] * j.w.in[1];
     j.out = j.w.out[0] * j.w.out[1];
-    return max_pool2d_run(c->ctx, &j, max_pool2d_piece);
+    return max_pool2d_planes(c->ctx, &j, max_pool2d_piece);
 }
 
 static gr_status max_pool2d_forward(gri_call *c) { return gri_dense(c, max_pool2d_kernel); }
@@ -160,11 +213,11 @@ static gr_status max_pool2d_backward_rule(gri_grad *g) {
 }
 
 static const gr_attr max_pool2d_schema[] = {
-    {"kernel_size", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, kernel_size), .required = true, .min = 1, .max = 1 << 30},
-    {"stride", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, stride), .min = 0, .max = 1 << 30}, /* 0: the kernel's size */
-    {"padding", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, padding), .min = 0, .max = 1 << 30},
-    {"dilation", GR_ATTR_PAIR, offsetof(max_pool2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},
-    {"ceil_mode", GR_ATTR_BOOL, offsetof(max_pool2d_attrs, ceil_mode), .value = 0},
+    {"kernel_size", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, kernel_size), .required = true, .min = 1, .max = 1 << 30},
+    {"stride", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, stride), .min = 0, .max = 1 << 30}, /* 0: the kernel's size */
+    {"padding", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, padding), .min = 0, .max = 1 << 30},
+    {"dilation", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},
+    {"ceil_mode", GR_ATTR_BOOL, offsetof(gri_max_pool2d_attrs, ceil_mode), .value = 0},
     GR_ATTR_END};
 
 static const gr_case max_pool2d_cases[] = {
@@ -179,7 +232,7 @@ static const gr_case max_pool2d_cases[] = {
     {0}};
 
 GR_OP(max_pool2d) = {
-    .info = {.name = "max_pool2d", .inputs = "x", .attrs = max_pool2d_schema, .attr_size = sizeof(max_pool2d_attrs),
+    .info = {.name = "max_pool2d", .inputs = "x", .attrs = max_pool2d_schema, .attr_size = sizeof(gri_max_pool2d_attrs),
              .cases = max_pool2d_cases,
              .doc = "The largest element of every window of images x [n,c,h,w], and where it lies in its plane.\n"
                     "kernel_size, stride (the kernel's size if it is not given), padding and dilation are numbers or\n"
@@ -233,7 +286,7 @@ static gr_status max_pool2d_backward_kernel(gri_call *c) {
     max_pool2d_job j = {.planes = dy->dims[0] * dy->dims[1], .in = dx->dims[2] * dx->dims[3], .out = dy->dims[2] * dy->dims[3],
                         .add = c->mode == GRI_ADD, .x = (real *)dx->data, .y = (real *)dy->data,
                         .index = (int64_t *)(void *)c->in[1]->data};
-    return max_pool2d_run(c->ctx, &j, max_pool2d_backward_piece);
+    return max_pool2d_planes(c->ctx, &j, max_pool2d_backward_piece);
 }
 
 static gr_status max_pool2d_backward_forward(gri_call *c) { return gri_dense(c, max_pool2d_backward_kernel); }
@@ -288,7 +341,7 @@ static gr_status max_pool2d_gather_kernel(gri_call *c) {
     max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .in = x->dims[2] * x->dims[3], .out = y->dims[2] * y->dims[3],
                         .add = c->mode == GRI_ADD, .x = (real *)x->data, .y = (real *)y->data,
                         .index = (int64_t *)(void *)c->in[1]->data};
-    return max_pool2d_run(c->ctx, &j, max_pool2d_gather_piece);
+    return max_pool2d_planes(c->ctx, &j, max_pool2d_gather_piece);
 }
 
 static gr_status max_pool2d_gather_forward(gri_call *c) { return gri_dense(c, max_pool2d_gather_kernel); }

@@ -1,0 +1,462 @@
+/* Convolution and pooling against plain loops in doubles: random shapes, strides, paddings, dilations, groups, in f32
+ * and f64, set and added; derivatives by differences; the same bits on any number of threads; empty batches, strided
+ * operands, ties, NaN, borders of memory; messages; nothing taken from the system by a warm step. */
+#include "check.h"
+
+#include <stdio.h>
+
+static gr_ctx *ctx;
+
+static int open_ctx(void **state) {
+    (void)state;
+    ctx = check_ctx(2, NULL);
+    return 0;
+}
+
+static int close_ctx(void **state) {
+    (void)state;
+    return gr_ctx_free(ctx) != 0;
+}
+
+static uint64_t seed = 5;
+static int64_t between(int64_t lo, int64_t hi) { return lo + (int64_t)(check_random(&seed) * (double)(hi - lo + 1)); }
+
+static double *values_of(const gr_tensor *t) {
+    double *v = malloc(((size_t)t->numel + 1) * sizeof *v);
+    for (int64_t i = 0; i < t->numel; i++) v[i] = check_get(t, i);
+    return v;
+}
+
+/* The same elements under other strides: every dim twice as long in memory. */
+static gr_tensor *spread(const gr_tensor *t) {
+    int64_t dims[GR_MAX_RANK], strides[GR_MAX_RANK];
+    gr_tensor *base, *view;
+    for (int d = 0; d < t->rank; d++) dims[d] = 2 * t->dims[d];
+    check_ok(ctx, gr_tensor_new(ctx, (gr_dtype)t->dtype, t->rank, dims, &base));
+    for (int d = 0; d < t->rank; d++) strides[d] = 2 * base->strides[d];
+    check_ok(ctx, gri_tensor_view(base, t->rank, t->dims, strides, 0, &view));
+    for (int64_t i = 0; i < t->numel; i++) check_put(view, i, check_get(t, i));
+    gr_release(base);
+    return view;
+}
+
+/* Runs the kernel of an op as the tape does: into given outputs, set or added. */
+static gr_status run_into(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gri_mode mode, gr_tensor *y,
+                          gr_tensor *second) {
+    gri_call c = {.ctx = ctx, .op = op, .attrs = attrs, .n_in = n, .n_out = gr_op_outputs(op), .in = in, .mode = mode};
+    GR_TRY(gri_check(&c));
+    c.out[0] = y;
+    c.out[1] = second;
+    return gri_run(&c);
+}
+
+/* ---- plain convolution --------------------------------------------------------------------------------------- */
+
+typedef struct conv {
+    int64_t n, c, h, w, o, kh, kw, oh, ow;
+    gri_conv2d_attrs a;
+} conv;
+
+static bool conv_sizes(conv *k) {
+    int64_t high = k->h + 2 * k->a.padding[0] - k->a.dilation[0] * (k->kh - 1) - 1;
+    int64_t wide = k->w + 2 * k->a.padding[1] - k->a.dilation[1] * (k->kw - 1) - 1;
+    k->oh = high / k->a.stride[0] + 1;
+    k->ow = wide / k->a.stride[1] + 1;
+    return high >= 0 && wide >= 0;
+}
+
+static conv random_conv(void) {
+    conv k;
+    do {
+        int64_t g = between(0, 2) ? 1 : between(1, 3);
+        k = (conv){.n = between(1, 4), .c = g * between(1, 4), .h = between(1, 12), .w = between(1, 12), .o = g * between(1, 5),
+                   .kh = between(1, 4), .kw = between(1, 4)};
+        k.a = (gri_conv2d_attrs){{between(1, 3), between(1, 3)}, {between(0, 3), between(0, 3)}, {between(1, 2), between(1, 3)}, g, {0}};
+        if (between(0, 1)) k.a.stride[0] = k.a.stride[1] = 1;
+        if (between(0, 3) == 0) { /* as wide as it was: the path of shifted planes */
+            k.kw = 3;
+            k.a.padding[1] = k.a.dilation[1];
+        }
+        if (between(0, 5) == 0) k.kh = k.kw = 1, k.a.padding[0] = k.a.padding[1] = 0; /* no columns */
+    } while (!conv_sizes(&k));
+    return k;
+}
+
+/* Calls fn with the flat places of x, w and y of every product there is. */
+typedef void (*term_fn)(void *ud, int64_t x, int64_t w, int64_t y);
+static void each_term(const conv *k, term_fn fn, void *ud) {
+    int64_t cg = k->c / k->a.groups, og = k->o / k->a.groups;
+    for (int64_t n = 0; n < k->n; n++)
+        for (int64_t o = 0; o < k->o; o++)
+            for (int64_t r = 0; r < k->oh; r++)
+                for (int64_t q = 0; q < k->ow; q++)
+                    for (int64_t c = 0; c < cg; c++)
+                        for (int64_t i = 0; i < k->kh; i++)
+                            for (int64_t j = 0; j < k->kw; j++) {
+                                int64_t p = r * k->a.stride[0] - k->a.padding[0] + i * k->a.dilation[0];
+                                int64_t s = q * k->a.stride[1] - k->a.padding[1] + j * k->a.dilation[1];
+                                if (p < 0 || p >= k->h || s < 0 || s >= k->w) continue;
+                                fn(ud, ((n * k->c + o / og * cg + c) * k->h + p) * k->w + s,
+                                   ((o * cg + c) * k->kh + i) * k->kw + j, ((n * k->o + o) * k->oh + r) * k->ow + q);
+                            }
+}
+
+typedef struct terms { double *x, *w, *y, *sum; } terms;
+static void add_to_y(void *ud, int64_t x, int64_t w, int64_t y) {
+    terms *t = ud;
+    t->sum[y] += t->x[x] * t->w[w];
+}
+static void add_to_x(void *ud, int64_t x, int64_t w, int64_t y) {
+    terms *t = ud;
+    t->sum[x] += t->y[y] * t->w[w];
+}
+static void add_to_w(void *ud, int64_t x, int64_t w, int64_t y) {
+    terms *t = ud;
+    t->sum[w] += t->x[x] * t->y[y];
+}
+
+/* One op into a fresh or a strided destination, set and then added to itself: 2 * sum. */
+static void check_op(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gr_tensor *like, const double *sum,
+                     const double *second_sum, double tol) {
+    for (int way = 0; way < 3; way++) {
+        gr_tensor *y = way == 2 ? spread(like) : NULL, *second = NULL, *given[3];
+        gri_spec spec = gri_spec_of(like);
+        if (!y) check_ok(ctx, gri_tensor_like_spec(ctx, &spec, &y));
+        if (second_sum) check_ok(ctx, gr_tensor_empty(ctx, (gr_dtype)like->dtype, 1, in[1]->dims + 1, &second));
+        for (int i = 0; i < n; i++) given[i] = way && in[i] ? spread(in[i]) : gr_retain(in[i]);
+        check_ok(ctx, run_into(op, n, given, attrs, GRI_SET, y, second));
+        check_close(y, like->numel, sum, tol);
+        check_ok(ctx, run_into(op, n, given, attrs, GRI_ADD, y, second));
+        for (int64_t i = 0; i < y->numel; i++) assert_true(fabs(check_get(y, i) - 2 * sum[i]) <= 2 * tol * fmax(1, fabs(sum[i])));
+        for (int64_t i = 0; second && i < second->numel; i++)
+            assert_true(fabs(check_get(second, i) - 2 * second_sum[i]) <= 2 * tol * fmax(1, fabs(second_sum[i])));
+        for (int i = 0; i < n; i++) gr_release(given[i]);
+        gr_release(y);
+        gr_release(second);
+    }
+}
+
+static void check_conv(conv *k, gr_dtype type, bool bias) {
+    double tol = type == GR_F32 ? 2e-5 : 1e-13;
+    gr_tensor *x = check_tensor(ctx, type, CHECK_DIMS(k->n, k->c, k->h, k->w), -1, 1, &seed);
+    gr_tensor *w = check_tensor(ctx, type, CHECK_DIMS(k->o, k->c / k->a.groups, k->kh, k->kw), -1, 1, &seed);
+    gr_tensor *b = bias ? check_tensor(ctx, type, CHECK_DIMS(k->o), -1, 1, &seed) : NULL;
+    gr_tensor *y = check_tensor(ctx, type, CHECK_DIMS(k->n, k->o, k->oh, k->ow), -1, 1, &seed);
+    terms t = {values_of(x), values_of(w), values_of(y), NULL};
+    t.sum = calloc((size_t)y->numel + 1, sizeof *t.sum);
+    for (int64_t i = 0; b && i < y->numel; i++) t.sum[i] = check_get(b, i / (k->oh * k->ow) % k->o);
+    each_term(k, add_to_y, &t);
+    check_op(&gri_op_conv2d, 3, GRI_TENSORS(x, w, b), &k->a, y, t.sum, NULL, tol);
+    free(t.sum);
+    t.sum = calloc((size_t)x->numel + 1, sizeof *t.sum);
+    each_term(k, add_to_x, &t);
+    k->a.shape = (gr_dims){4, {k->n, k->c, k->h, k->w}};
+    check_op(&gri_op_conv2d_input_grad, 2, GRI_TENSORS(y, w), &k->a, x, t.sum, NULL, tol);
+    free(t.sum);
+    t.sum = calloc((size_t)w->numel + 1, sizeof *t.sum);
+    each_term(k, add_to_w, &t);
+    k->a.shape = (gr_dims){4, {k->o, k->c / k->a.groups, k->kh, k->kw}};
+    double *db = calloc((size_t)k->o + 1, sizeof *db);
+    for (int64_t i = 0; i < y->numel; i++) db[i / (k->oh * k->ow) % k->o] += t.y[i];
+    check_op(&gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, y), &k->a, w, t.sum, db, tol);
+    free(t.sum), free(t.x), free(t.w), free(t.y), free(db);
+    gr_release(x), gr_release(w), gr_release(b), gr_release(y);
+}
+
+static void convolution_is_its_sum(void **state) {
+    (void)state;
+    for (int i = 0; i < 250; i++) {
+        conv k = random_conv();
+        check_conv(&k, i % 2 ? GR_F32 : GR_F64, i % 3 != 0);
+    }
+}
+
+/* Large enough for several blocks of rows in an image, and for pieces of channels. */
+static void large_images_are_cut(void **state) {
+    (void)state;
+    conv k[] = {{1, 3, 70, 61, 4, 3, 3, 0, 0, {{1, 1}, {1, 1}, {1, 1}, 1, {0}}},
+                {2, 40, 33, 50, 3, 5, 4, 0, 0, {{1, 2}, {0, 3}, {2, 1}, 1, {0}}},
+                {1, 64, 40, 40, 2, 1, 1, 0, 0, {{1, 1}, {0, 0}, {1, 1}, 2, {0}}},
+                {19, 2, 5, 5, 3, 3, 3, 0, 0, {{1, 1}, {1, 1}, {1, 1}, 1, {0}}}};
+    for (size_t i = 0; i < sizeof k / sizeof *k; i++) {
+        assert_true(conv_sizes(&k[i]));
+        check_conv(&k[i], GR_F32, true);
+        check_conv(&k[i], GR_F64, true);
+    }
+}
+
+static void empty_batches_have_no_gradient(void **state) {
+    (void)state;
+    gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {4, {3, 2, 3, 3}}};
+    uint64_t none = 0;
+    gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(0, 2, 5, 5), 0, 0, &none), *y, *out[2];
+    gr_tensor *w = check_tensor(ctx, GR_F32, CHECK_DIMS(3, 2, 3, 3), 0, 1, &none);
+    check_ok(ctx, gr_apply(ctx, &gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, &y));
+    assert_int_equal(y->numel, 0);
+    check_ok(ctx, gr_apply(ctx, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, y), &a, out));
+    for (int i = 0; i < 2; i++) {
+        for (int64_t e = 0; e < out[i]->numel; e++) assert_true(check_get(out[i], e) == 0);
+        gr_release(out[i]);
+    }
+    a.shape = (gr_dims){4, {0, 2, 5, 5}};
+    check_ok(ctx, gr_apply(ctx, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(y, w), &a, out));
+    assert_int_equal(out[0]->numel, 0);
+    gr_release(out[0]), gr_release(x), gr_release(y), gr_release(w);
+}
+
+/* ---- derivatives --------------------------------------------------------------------------------------------- */
+
+static void convolution_derivatives(void **state) {
+    (void)state;
+    static const gri_conv2d_attrs a[] = {{{1, 1}, {1, 1}, {1, 1}, 1, {0}}, {{2, 1}, {1, 2}, {1, 2}, 2, {0}}, {{1, 1}, {0, 0}, {1, 1}, 1, {0}}};
+    for (int i = 0; i < 3; i++) {
+        int64_t k = i == 2 ? 1 : 3, oh, ow;
+        gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, 4, 5), -1, 1, &seed);
+        gr_tensor *w = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2 / a[i].groups, k, i == 1 ? 2 : k), -1, 1, &seed);
+        gr_tensor *b = check_tensor(ctx, GR_F64, CHECK_DIMS(2), -1, 1, &seed), *y;
+        check_gradients(ctx, "conv2d", 3, GRI_TENSORS(x, w, b), &a[i], 7);
+        check_gradients(ctx, "conv2d", 3, GRI_TENSORS(x, w, NULL), &a[i], 3);
+        check_gradients(ctx, "conv2d", 3, GRI_TENSORS(x, w, b), &a[i], 4);
+        check_ok(ctx, gr_apply(ctx, &gri_op_conv2d, 2, GRI_TENSORS(x, w), &a[i], &y));
+        oh = y->dims[2], ow = y->dims[3];
+        gr_release(y);
+        y = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, oh, ow), -1, 1, &seed);
+        gri_conv2d_attrs g = a[i];
+        g.shape = (gr_dims){4, {2, 2, 4, 5}};
+        check_gradients(ctx, "conv2d_input_grad", 2, GRI_TENSORS(y, w), &g, 3);
+        g.shape = (gr_dims){4, {2, w->dims[1], w->dims[2], w->dims[3]}};
+        check_gradients(ctx, "conv2d_weight_grad", 2, GRI_TENSORS(x, y), &g, 3);
+        gr_release(x), gr_release(w), gr_release(b), gr_release(y);
+    }
+}
+
+/* d(Σ db)/d(dy) = 1: the bias's part of the weight gradient alone. */
+static void bias_gradient_alone_has_a_derivative(void **state) {
+    (void)state;
+    gri_conv2d_attrs a = {{1, 1}, {0, 0}, {1, 1}, 1, {4, {3, 2, 2, 2}}};
+    gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, 3, 3), -1, 1, &seed), *out[2], *sum, *grad;
+    gr_tensor *dy = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 3, 2, 2), -1, 1, &seed);
+    check_ok(ctx, gr_tensor_set_requires_grad(dy, true));
+    check_ok(ctx, gr_apply(ctx, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, dy), &a, out));
+    check_ok(ctx, GRI_APPLY(ctx, &sum, sum, out[1]));
+    check_ok(ctx, gr_grad(1, &sum, NULL, 1, &dy, NULL, &grad));
+    for (int64_t i = 0; i < grad->numel; i++) assert_true(check_get(grad, i) == 1);
+    gr_release(grad), gr_release(sum), gr_release(out[0]), gr_release(out[1]), gr_release(x), gr_release(dy);
+}
+
+/* ---- the same bits -------------------------------------------------------------------------------------------- */
+
+static void threads_do_not_show(void **state) {
+    (void)state;
+    static const int64_t sizes[][6] = {{33, 3, 16, 16, 8, 3}, {1, 8, 64, 64, 16, 3}, {4, 64, 9, 9, 24, 3}, {20, 16, 12, 12, 16, 1}};
+    gr_ctx *mine = ctx;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        const int64_t *s = sizes[i], p = s[5] / 2;
+        gr_tensor *kept[3][4];
+        gr_ctx *of[3];
+        for (int t = 0; t < 3; t++) {
+            ctx = of[t] = check_ctx(t + 1, NULL);
+            uint64_t same = 9;
+            gri_conv2d_attrs a = {{1, 1}, {p, p}, {1, 1}, 1, {4, {s[0], s[1], s[2], s[3]}}};
+            gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(s[0], s[1], s[2], s[3]), -1, 1, &same);
+            gr_tensor *w = check_tensor(ctx, GR_F32, CHECK_DIMS(s[4], s[1], s[5], s[5]), -1, 1, &same), **y = kept[t];
+            check_ok(ctx, gr_apply(ctx, &gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, &y[0]));
+            check_ok(ctx, gr_apply(ctx, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(y[0], w), &a, &y[1]));
+            a.shape = (gr_dims){4, {s[4], s[1], s[5], s[5]}};
+            check_ok(ctx, gr_apply(ctx, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, y[0]), &a, &y[2]));
+            gr_release(x), gr_release(w);
+        }
+        for (int t = 0; t < 3; t++) {
+            for (int k = 0; k < 4; k++) check_same_bits(kept[0][k], kept[t][k]);
+            for (int k = 0; k < 4 && t; k++) gr_release(kept[t][k]);
+            if (t) check_ctx_free(of[t]);
+        }
+        for (int k = 0; k < 4; k++) gr_release(kept[0][k]);
+        check_ctx_free(of[0]);
+    }
+    ctx = mine;
+}
+
+static void warm_steps_take_nothing_from_the_system(void **state) {
+    (void)state;
+    gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {0}};
+    gri_max_pool2d_attrs pool = {{2, 2}, {0, 0}, {0, 0}, {1, 1}, false};
+    gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(9, 3, 16, 16), -1, 1, &seed);
+    gr_tensor *w = check_tensor(ctx, GR_F32, CHECK_DIMS(8, 3, 3, 3), -1, 1, &seed);
+    gr_tensor *b = check_tensor(ctx, GR_F32, CHECK_DIMS(8), -1, 1, &seed), *in[] = {x, w, b};
+    gr_memory before = {0}, after;
+    for (int i = 0; i < 3; i++) check_ok(ctx, gr_tensor_set_requires_grad(in[i], true));
+    for (int step = 0; step < 6; step++) {
+        gr_tensor *y, *pooled[2], *sum;
+        check_ok(ctx, gr_apply(ctx, &gri_op_conv2d, 3, in, &a, &y));
+        check_ok(ctx, gr_apply(ctx, &gri_op_max_pool2d, 1, &y, &pool, pooled));
+        check_ok(ctx, GRI_APPLY(ctx, &sum, sum, pooled[0]));
+        check_ok(ctx, gr_backward(sum, NULL));
+        for (int i = 0; i < 3; i++) check_ok(ctx, gr_tensor_set_grad(in[i], NULL));
+        gr_release(y), gr_release(pooled[0]), gr_release(pooled[1]), gr_release(sum);
+        if (step == 2) gr_memory_get(ctx, &before);
+    }
+    gr_memory_get(ctx, &after);
+    assert_int_equal(after.system_calls, before.system_calls);
+    for (int i = 0; i < 3; i++) gr_release(in[i]);
+}
+
+/* ---- pooling ------------------------------------------------------------------------------------------------- */
+
+static void check_pool(const gri_max_pool2d_attrs *a, gr_tensor *x) {
+    gr_tensor *out[2];
+    check_ok(ctx, gr_apply(ctx, &gri_op_max_pool2d, 1, &x, a, out));
+    int64_t h = x->dims[2], w = x->dims[3], oh = out[0]->dims[2], ow = out[0]->dims[3];
+    int64_t sh = a->stride[0] ? a->stride[0] : a->kernel_size[0], sw = a->stride[1] ? a->stride[1] : a->kernel_size[1];
+    for (int64_t at = 0; at < out[0]->numel; at++) {
+        int64_t plane = at / (oh * ow), r = at / ow % oh, q = at % ow, place = -1;
+        double best = -INFINITY;
+        for (int64_t i = 0; i < a->kernel_size[0]; i++)
+            for (int64_t j = 0; j < a->kernel_size[1]; j++) {
+                int64_t p = r * sh - a->padding[0] + i * a->dilation[0], s = q * sw - a->padding[1] + j * a->dilation[1];
+                if (p < 0 || p >= h || s < 0 || s >= w) continue;
+                double v = check_get(x, (plane * h + p) * w + s);
+                if (v > best || v != v || place < 0) best = v, place = p * w + s;
+            }
+        double got = check_get(out[0], at);
+        assert_true(got == best || (got != got && best != best));
+        assert_int_equal((int64_t)check_get(out[1], at), place);
+    }
+    gr_release(out[0]), gr_release(out[1]);
+}
+
+static void pooling_takes_the_largest(void **state) {
+    (void)state;
+    for (int i = 0; i < 400; i++) {
+        gri_max_pool2d_attrs a = {{between(1, 4), between(1, 4)}, {between(0, 3), between(0, 3)}, {0, 0}, {between(1, 2), between(1, 2)},
+                              between(0, 1)};
+        a.padding[0] = between(0, a.kernel_size[0] / 2);
+        a.padding[1] = between(0, a.kernel_size[1] / 2);
+        int64_t h = between(7, 12), w = between(0, 3) ? between(7, 20) : between(60, 140);
+        if (between(0, 2) == 0) a = (gri_max_pool2d_attrs){{2, 2}, {0, 0}, {0, 0}, {1, 1}, a.ceil_mode};
+        gr_tensor *x = check_tensor(ctx, i % 2 ? GR_F32 : GR_F64, CHECK_DIMS(between(0, 2), 2, h, w), -9, 9, &seed);
+        for (int64_t e = 0; e < x->numel; e++) { /* ties, NaN, infinities */
+            double v = floor(check_get(x, e));
+            check_put(x, e, v == 8 && between(0, 3) == 0 ? NAN : v == -9 ? -INFINITY : v);
+        }
+        gr_tensor *wide = spread(x);
+        check_pool(&a, x);
+        check_pool(&a, wide);
+        gr_release(x), gr_release(wide);
+    }
+}
+
+/* A lent buffer of exactly the image's size: under a sanitizer a read beyond it shows. */
+static void pooling_stays_inside(void **state) {
+    (void)state;
+    for (int64_t w = 1; w < 40; w += 3) {
+        for (int64_t k = 1; k < 4; k++) {
+            int64_t h = 4, dims[] = {1, 1, h, w};
+            gri_max_pool2d_attrs a = {{k, k}, {2, 2}, {k / 2, k / 2}, {1, 1}, false};
+            if (w + 2 * a.padding[1] < k) continue;
+            float *data = malloc((size_t)(h * w) * sizeof *data);
+            for (int64_t i = 0; i < h * w; i++) data[i] = (float)check_random(&seed);
+            gr_tensor *x;
+            check_ok(ctx, gr_tensor_borrow(ctx, GR_F32, 4, dims, NULL, data, NULL, NULL, &x));
+            check_pool(&a, x);
+            gr_release(x);
+            free(data);
+        }
+    }
+}
+
+static void pooling_derivatives(void **state) {
+    (void)state;
+    static const gri_max_pool2d_attrs a[] = {{{2, 2}, {0, 0}, {0, 0}, {1, 1}, false}, {{3, 2}, {1, 2}, {1, 1}, {1, 1}, true}};
+    for (int i = 0; i < 2; i++) {
+        gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, 5, 4), 0, 0, &seed);
+        for (int64_t e = 0; e < x->numel; e++) check_put(x, e, (double)((e * 7) % x->numel)); /* no two alike */
+        check_gradients(ctx, "max_pool2d", 1, &x, &a[i], 1);
+        gr_tensor *out[2];
+        check_ok(ctx, gr_apply(ctx, &gri_op_max_pool2d, 1, &x, &a[i], out));
+        gr_tensor *dy = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, out[0]->dims[2], out[0]->dims[3]), -1, 1, &seed);
+        gri_shape_attrs shape = {{4, {2, 2, 5, 4}}};
+        check_gradients(ctx, "max_pool2d_backward", 2, GRI_TENSORS(dy, out[1]), &shape, 1);
+        check_gradients(ctx, "max_pool2d_gather", 2, GRI_TENSORS(x, out[1]), NULL, 1);
+        gr_release(x), gr_release(dy), gr_release(out[0]), gr_release(out[1]);
+    }
+}
+
+/* Scattering adds where windows overlap and where the destination holds something; a place outside is nowhere. */
+static void pooling_scatters(void **state) {
+    (void)state;
+    gr_tensor *dy = check_values(ctx, GR_F32, CHECK_DIMS(1, 1, 1, 4), (double[]){1, 2, 4, 8});
+    gr_tensor *at = check_values(ctx, GR_I64, CHECK_DIMS(1, 1, 1, 4), (double[]){3, 0, 3, 0});
+    gr_tensor *dx = check_values(ctx, GR_F32, CHECK_DIMS(1, 1, 2, 2), (double[]){100, 100, 100, 100});
+    gri_shape_attrs shape = {{4, {1, 1, 2, 2}}};
+    check_ok(ctx, run_into(&gri_op_max_pool2d_backward, 2, GRI_TENSORS(dy, at), &shape, GRI_ADD, dx, NULL));
+    check_close(dx, 4, (double[]){110, 100, 100, 105}, 0);
+    check_put(at, 1, -1);
+    check_put(at, 2, 4);
+    check_ok(ctx, run_into(&gri_op_max_pool2d_backward, 2, GRI_TENSORS(dy, at), &shape, GRI_SET, dx, NULL));
+    check_close(dx, 4, (double[]){8, 0, 0, 1}, 0);
+    check_ok(ctx, run_into(&gri_op_max_pool2d_gather, 2, GRI_TENSORS(dx, at), NULL, GRI_ADD, dy, NULL));
+    check_close(dy, 4, (double[]){2, 2, 4, 16}, 0);
+    gr_release(dy), gr_release(at), gr_release(dx);
+}
+
+/* ---- what is refused ------------------------------------------------------------------------------------------ */
+
+static void check_refused(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, const char *text) {
+    gr_tensor *out[GRI_MAX_OUT];
+    assert_int_not_equal(gr_apply(ctx, op, n, in, attrs, out), GR_OK);
+    if (strcmp(gr_errmsg(ctx), text) != 0) fail_msg("said: %s\nexpected: %s", gr_errmsg(ctx), text);
+    gr_clear_error(ctx);
+}
+
+static void mistakes_are_named(void **state) {
+    (void)state;
+    gri_conv2d_attrs a = {{1, 1}, {0, 0}, {1, 1}, 1, {0}};
+    uint64_t none = 0;
+    gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(2, 3, 4, 4), 0, 0, &none);
+    gr_tensor *w = check_tensor(ctx, GR_F32, CHECK_DIMS(6, 1, 3, 3), 0, 0, &none);
+    gr_tensor *w5 = check_tensor(ctx, GR_F32, CHECK_DIMS(6, 3, 5, 5), 0, 0, &none);
+    gr_tensor *flat = check_tensor(ctx, GR_F32, CHECK_DIMS(2, 48), 0, 0, &none);
+    gr_tensor *wide = check_tensor(ctx, GR_F64, CHECK_DIMS(6, 3, 3, 3), 0, 0, &none);
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w), &a,
+                  "conv2d: input has 3 channels, expected 1 [2,3,4,4]; weight [6,1,3,3], groups 1");
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w5), &a,
+                  "conv2d: a kernel that reaches 5x5 does not fit into 4x4 with padding 0x0");
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(flat, w), &a, "conv2d: input is f32[2,48], expected 4 dimensions");
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, wide), &a,
+                  "conv2d: input 2 is f64[6,3,3,3], but input 1 is f32[2,3,4,4]; convert one with :to(\"f32\")");
+    a.groups = 3;
+    check_refused(&gri_op_conv2d, 3, GRI_TENSORS(x, w, flat), &a,
+                  "conv2d: bias is f32[2,48], expected [6] for a weight of f32[6,1,3,3]");
+    a.groups = 4;
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w), &a,
+                  "conv2d: weight [6,1,3,3] has 6 output channels, which 4 groups do not divide");
+    a.groups = 3;
+    a.stride[0] = 0;
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, "conv2d: stride 0x1: expected at least 1");
+    a.stride[0] = 1;
+    a.padding[1] = -1;
+    check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, "conv2d: padding 0x-1: expected at least 0");
+    gri_max_pool2d_attrs p = {{2, 2}, {0, 0}, {2, 0}, {1, 1}, false};
+    check_refused(&gri_op_max_pool2d, 1, &x, &p, "max_pool2d: padding 2 is more than half of kernel_size 2");
+    check_refused(&gri_op_max_pool2d, 1, &flat, &p, "max_pool2d: input is f32[2,48], expected 4 dimensions");
+    gr_release(x), gr_release(w), gr_release(w5), gr_release(flat), gr_release(wide);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(convolution_is_its_sum),
+        cmocka_unit_test(large_images_are_cut),
+        cmocka_unit_test(empty_batches_have_no_gradient),
+        cmocka_unit_test(convolution_derivatives),
+        cmocka_unit_test(bias_gradient_alone_has_a_derivative),
+        cmocka_unit_test(threads_do_not_show),
+        cmocka_unit_test(warm_steps_take_nothing_from_the_system),
+        cmocka_unit_test(pooling_takes_the_largest),
+        cmocka_unit_test(pooling_stays_inside),
+        cmocka_unit_test(pooling_derivatives),
+        cmocka_unit_test(pooling_scatters),
+        cmocka_unit_test(mistakes_are_named),
+    };
+    return cmocka_run_group_tests(tests, open_ctx, close_ctx);
+}
