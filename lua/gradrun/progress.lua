@@ -1,4 +1,5 @@
--- The live line of a training run: on a terminal it is redrawn in place, elsewhere one line an epoch.
+-- The live line of a training run: on a terminal it is redrawn in place; elsewhere a line at the end of an epoch,
+-- at most one a second.
 local gr = require "gradrun.core"
 
 local progress = {}
@@ -43,7 +44,13 @@ end
 
 --- Ends an epoch: the line stays, with a remark behind it.
 function progress:epoch(s, remark)
-  if self.columns then self.out:write("\r\27[K") end
+  local now = gr.clock()
+  if self.columns then
+    self.out:write("\r\27[K")
+  elseif now - self.drawn < 1 and s.epoch < self.epochs then
+    return
+  end
+  self.drawn = now
   self.out:write(text(self, s), remark and ("  " .. remark) or "", "\n")
   self.out:flush()
 end

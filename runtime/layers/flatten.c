@@ -6,7 +6,7 @@ typedef struct Flatten_attrs {
 } Flatten_attrs;
 
 static gr_status Flatten_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
-    if (n_in != 1) return gr_fail(l->head.ctx, GR_ERR_ARG, "%d inputs, expected 1", n_in);
+    (void)n_in;
     return gr_apply(l->head.ctx, &gri_op_flatten, 1, in, l->attrs, out);
 }
 

@@ -7,8 +7,6 @@
 #include "rows.h"
 #include "vmath.h"
 
-typedef struct dropout_attrs { double p; int64_t seed, counter; } dropout_attrs;
-
 typedef struct dropout_job {
     const real *x;
     real *y;
@@ -44,13 +42,13 @@ static void dropout_groups(void *arg, int64_t from, int64_t to) {
 }
 
 static gr_status dropout_shape(gri_call *c) {
-    double p = ((const dropout_attrs *)c->attrs)->p;
+    double p = ((const gri_dropout_attrs *)c->attrs)->p;
     if (!(p >= 0 && p <= 1)) return gr_fail(c->ctx, GR_ERR_ARG, "p is %g, expected 0 to 1", p);
     return gri_shape_same(c);
 }
 
 static gr_status dropout_kernel(gri_call *c) {
-    const dropout_attrs *a = c->attrs;
+    const gri_dropout_attrs *a = c->attrs;
     uint64_t kept = (uint64_t)rint((1 - a->p) * 0x1p32); /* of 2^32 words */
     dropout_job j = {.x = (const real *)(const void *)c->in[0]->data, .y = (real *)(void *)c->out[0]->data,
                      .n = c->in[0]->numel, .seed = (uint64_t)a->seed, .counter = (uint64_t)a->counter,
@@ -69,9 +67,9 @@ GR_KERNEL(dropout);
 static gr_status dropout_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_dropout, 1, g->dy, g->attrs); }
 
 static const gr_attr dropout_schema[] = {
-    {"p", GR_ATTR_REAL, offsetof(dropout_attrs, p), .value = 0.5, .min = 0, .max = 1},
-    {"seed", GR_ATTR_INT, offsetof(dropout_attrs, seed), .required = true},
-    {"counter", GR_ATTR_INT, offsetof(dropout_attrs, counter), .required = true},
+    {"p", GR_ATTR_REAL, offsetof(gri_dropout_attrs, p), .value = 0.5, .min = 0, .max = 1},
+    {"seed", GR_ATTR_INT, offsetof(gri_dropout_attrs, seed), .required = true},
+    {"counter", GR_ATTR_INT, offsetof(gri_dropout_attrs, counter), .required = true},
     GR_ATTR_END};
 
 static const gr_case dropout_cases[] = {
@@ -81,7 +79,7 @@ static const gr_case dropout_cases[] = {
     {0}};
 
 GR_OP(dropout) = {
-    .info = {.name = "dropout", .inputs = "x", .attrs = dropout_schema, .attr_size = sizeof(dropout_attrs),
+    .info = {.name = "dropout", .inputs = "x", .attrs = dropout_schema, .attr_size = sizeof(gri_dropout_attrs),
              .cases = dropout_cases,
              .doc = "Elements become 0 with probability p; the others are divided by 1 - p. seed and counter name the draw:\n"
                     "the same ones drop the same elements."},
