@@ -24,7 +24,8 @@ static inline uint8_t gather_to_u8(double v) { return v > 0 ? (v < 255 ? (uint8_
 #define GATHER_CLIP(v) (uint8_t)((v) < 0 ? 0 : (v) > 255 ? 255 : (v))
 
 typedef void (*gather_load)(void *run, const char *tile, int64_t rows, int64_t cols, int64_t rs, int64_t cs);
-typedef void (*gather_store)(char *tile, const void *run, int64_t rows, int64_t cols, int64_t rs, int64_t cs, gri_mode mode);
+typedef void (*gather_store)(char *tile, const void *run, int64_t rows, int64_t cols, int64_t rs, int64_t cs,
+                             gri_mode mode);
 
 #define GATHER_AT(type, i, j) (*(type *)(void *)(tile + (i) * rs + (j) * cs))
 #define GATHER_ROWS(body)                   \
@@ -57,7 +58,8 @@ typedef void (*gather_store)(char *tile, const void *run, int64_t rows, int64_t 
     }
 
 #define GATHER_STORE(name, from, to, conv)                                                                       \
-    static void name(char *tile, const void *run, int64_t rows, int64_t cols, int64_t rs, int64_t cs, gri_mode mode) { \
+    static void name(char *tile, const void *run, int64_t rows, int64_t cols, int64_t rs, int64_t cs,            \
+                     gri_mode mode) {                                                                            \
         const from *restrict s = run;                                                                            \
         if (cs == sizeof(to)) {                                                                                  \
             for (; rows > 0; rows--, tile += rs, s += cols) {                                                    \

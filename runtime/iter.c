@@ -15,7 +15,7 @@
 #define ITER_BLOCK 1024
 #define ITER_OPERANDS (GRI_MAX_IN + GRI_MAX_OUT)
 
-/* Each buffer ends in another place of a page than its neighbours: stores to one do not hold up loads from the next. */
+/* Each buffer lies elsewhere in its page than its neighbours: stores to one do not hold up loads from the next. */
 typedef struct iter_buffers {
     _Alignas(64) char run[ITER_OPERANDS][ITER_BLOCK * 8 + 192];
 } iter_buffers;
@@ -24,83 +24,112 @@ static inline int64_t iter_padded(int64_t n) { return (n + GRI_LANES - 1) & ~(in
 
 /* ---- runs that are not whole lanes ---------------------------------------------------------------------- */
 
-/* to[0..padded) = from[0..n), then from[0] again: no invented value can raise or slow anything. n < padded <= 16. */
-static inline void iter_pad(void *restrict to, const void *restrict from, size_t size, int64_t n) {
+typedef uint32_t __attribute__((may_alias)) iter_word;
+typedef uint64_t __attribute__((may_alias)) iter_long;
+
+/* to[0..n) = *from. */
+static inline void iter_spread(void *restrict to, const void *restrict from, size_t size, int64_t n) {
     if (size == 4) {
-        const uint32_t *s = from;
-        for (int i = 0; i < GRI_LANES; i++) ((uint32_t *)to)[i] = s[i < n ? i : 0];
+        iter_word v = *(const iter_word *)from;
+        for (int64_t i = 0; i < n; i++) ((iter_word *)to)[i] = v;
     } else if (size == 8) {
-        const uint64_t *s = from;
-        for (int i = 0; i < GRI_LANES; i++) ((uint64_t *)to)[i] = s[i < n ? i : 0];
+        iter_long v = *(const iter_long *)from;
+        for (int64_t i = 0; i < n; i++) ((iter_long *)to)[i] = v;
     } else {
-        const uint8_t *s = from;
-        for (int i = 0; i < GRI_LANES; i++) ((uint8_t *)to)[i] = s[i < n ? i : 0];
+        memset(to, *(const uint8_t *)from, (size_t)n);
     }
 }
 
-/* to[0..n) = *from. */
-static void iter_spread(void *restrict to, const void *restrict from, size_t size, int64_t n) {
-    if (size == 4) for (int64_t i = 0; i < n; i++) ((uint32_t *)to)[i] = *(const uint32_t *)from;
-    else if (size == 8) for (int64_t i = 0; i < n; i++) ((uint64_t *)to)[i] = *(const uint64_t *)from;
-    else memset(to, *(const uint8_t *)from, (size_t)n);
+/* Less than 128 bytes, where calling memcpy takes longer than copying. */
+static inline void iter_move(char *restrict to, const char *restrict from, size_t bytes) {
+#define ITER_MOVE(unit)                  \
+    if (bytes & unit) {                  \
+        memcpy(to, from, unit);          \
+        to += unit, from += unit;        \
+    }
+    ITER_MOVE(64) ITER_MOVE(32) ITER_MOVE(16) ITER_MOVE(8) ITER_MOVE(4) ITER_MOVE(2) ITER_MOVE(1)
+}
+
+/* A full lane set: to[0..n) = from[0..n), then from[0] again: no invented value can raise or slow anything. */
+static inline void iter_pad(void *restrict to, const void *restrict from, size_t size, int64_t n) {
+    iter_spread(to, from, size, GRI_LANES);
+    iter_move(to, from, (size_t)n * size);
 }
 
 /* ---- small and simple ----------------------------------------------------------------------------------- */
 
-/* Whole lanes of every operand as they lie in memory, what is left through one padded lane each. */
-static void iter_lanes(int n_out, int n, int64_t total, void *const *run, const uint8_t *size, gri_loop loop,
-                       const void *attrs) {
-    _Alignas(64) char lane[ITER_OPERANDS][GRI_LANES * 8];
-    void *rest[ITER_OPERANDS];
-    int64_t tail = total % GRI_LANES, whole = total - tail;
-    if (whole) loop(whole, run, attrs);
-    if (!tail) return;
-    for (int i = 0; i < n; i++) {
-        rest[i] = lane[i];
-        if (i >= n_out) iter_pad(lane[i], (char *)run[i] + whole * size[i], size[i], tail);
-    }
-    loop(GRI_LANES, rest, attrs);
-    for (int i = 0; i < n_out; i++) memcpy((char *)run[i] + whole * size[i], lane[i], (size_t)tail * size[i]);
-}
-
-/* At most ITER_BLOCK elements, every operand contiguous or a single value, of the loop's own types: true if that is
- * so, and done. */
-static bool iter_small(const gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, bool any) {
-    int64_t total = c->out[0]->numel;
-    int n_out = c->n_out, n = n_out + c->n_in;
+typedef struct iter_runs {
+    int n_out, n;
+    int64_t total;
     void *run[ITER_OPERANDS];
     uint8_t size[ITER_OPERANDS];
-    uint32_t constant = 0;
-    for (int i = 0; i < n; i++) {
-        const gr_tensor *t = i < n_out ? c->out[i] : c->in[i - n_out];
+    uint32_t constant, roomy; /* bit sets: inputs that are single values, outputs that may be written to whole lanes */
+} iter_runs;
+
+/* Whole lanes of every operand as they lie in memory, what is left through one padded lane set each. */
+static void iter_lanes(const iter_runs *r, gri_loop loop, const void *attrs) {
+    _Alignas(64) char lane[ITER_OPERANDS][GRI_LANES * 8];
+    void *rest[ITER_OPERANDS];
+    int64_t tail = r->total % GRI_LANES, whole = r->total - tail;
+    if (whole) loop(whole, r->run, attrs);
+    if (!tail) return;
+    for (int i = 0; i < r->n; i++) {
+        char *there = (char *)r->run[i] + whole * r->size[i];
+        rest[i] = r->roomy >> i & 1 ? there : lane[i];
+        if (i >= r->n_out) iter_pad(lane[i], there, r->size[i], tail);
+    }
+    loop(GRI_LANES, rest, attrs);
+    for (int i = 0; i < r->n_out; i++)
+        if (rest[i] == lane[i]) iter_move((char *)r->run[i] + whole * r->size[i], lane[i], (size_t)tail * r->size[i]);
+}
+
+/* Is t the last there is in a block of ours, with room behind it for whole lanes? */
+static inline bool iter_roomy(const gr_tensor *t, size_t size) {
+    const gri_storage *s = t->storage;
+    return t->data + t->numel * (int64_t)size == s->data + s->size &&
+           t->data + iter_padded(t->numel) * (int64_t)size <= s->data + s->capacity;
+}
+
+/* Fills r; false unless every operand is contiguous or a single value, of the loop's own type. */
+static inline bool iter_runs_set(iter_runs *r, const gri_call *c, gr_dtype real_type, const gr_dtype *types) {
+    r->total = c->out[0]->numel;
+    r->n_out = c->n_out;
+    r->n = c->n_out + c->n_in;
+    r->constant = r->roomy = 0;
+    for (int i = 0; i < r->n; i++) {
+        const gr_tensor *t = i < r->n_out ? c->out[i] : c->in[i - r->n_out];
         gr_dtype type = types ? types[i] : real_type;
         if (t->dtype != type) return false;
-        if (!t->contiguous || t->numel != total) {
-            if (t->numel != 1 || i < n_out) return false;
-            constant |= 1u << i;
+        if (!t->contiguous || t->numel != r->total) {
+            if (t->numel != 1 || i < r->n_out) return false;
+            r->constant |= 1u << i;
         }
-        run[i] = t->data;
-        size[i] = (uint8_t)gri_size(type);
+        r->run[i] = t->data;
+        r->size[i] = (uint8_t)gri_size(type);
     }
-    if (total == 0) return true;
-    if (!constant && c->mode == GRI_SET) {
-        if (any) loop(total, run, c->attrs);
-        else iter_lanes(n_out, n, total, run, size, loop, c->attrs);
+    return true;
+}
+
+/* At most ITER_BLOCK elements that need no gathering: true if it is so, and done. */
+static bool iter_small(const gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, bool any) {
+    iter_runs r;
+    if (!iter_runs_set(&r, c, real_type, types)) return false;
+    if (r.total == 0) return true;
+    if (any && !r.constant && c->mode == GRI_SET) {
+        loop(r.total, r.run, c->attrs);
         return true;
     }
     iter_buffers b;
-    for (int i = 0; i < n; i++) {
-        if (constant >> i & 1) {
-            iter_spread(b.run[i], run[i], size[i], iter_padded(total));
-            run[i] = b.run[i];
-        } else if (i < n_out && c->mode == GRI_ADD) {
-            run[i] = b.run[i];
-        }
+    for (int i = 0; i < r.n; i++) {
+        bool constant = r.constant >> i & 1;
+        if (constant) iter_spread(b.run[i], r.run[i], r.size[i], iter_padded(r.total));
+        if (constant || (i < r.n_out && c->mode == GRI_ADD)) r.run[i] = b.run[i];
+        else if (i < r.n_out && iter_roomy(c->out[i], r.size[i])) r.roomy |= 1u << i;
     }
-    if (any) loop(total, run, c->attrs);
-    else iter_lanes(n_out, n, total, run, size, loop, c->attrs);
-    for (int i = 0; i < n_out && c->mode == GRI_ADD; i++)
-        gri_copy_run((gr_dtype)c->out[i]->dtype, c->out[i]->data, run[i], total, GRI_ADD);
+    if (any) loop(r.total, r.run, c->attrs);
+    else iter_lanes(&r, loop, c->attrs);
+    for (int i = 0; i < r.n_out && c->mode == GRI_ADD; i++)
+        gri_copy_run((gr_dtype)c->out[i]->dtype, c->out[i]->data, r.run[i], r.total, GRI_ADD);
     return true;
 }
 
@@ -197,7 +226,8 @@ static void iter_span(const iter_plan *p, int64_t from, int64_t to) {
         if (o->how != ITER_CONSTANT) continue;
         gri_strided one = {.data = o->view.data, .dtype = o->view.dtype, .rank = 1, .dims = {1}};
         gri_gather(&one, 0, 1, o->type, b.run[i]);
-        iter_spread(b.run[i] + o->size, b.run[i], o->size, (to - from < p->block ? iter_padded(to - from) : p->block) - 1);
+        int64_t n = to - from < p->block ? iter_padded(to - from) : p->block;
+        iter_spread(b.run[i] + o->size, b.run[i], o->size, n - 1);
     }
     for (int64_t at = from; at < to; at += p->block) {
         int64_t n = to - at < p->block ? to - at : p->block, tail = n % GRI_LANES;

@@ -83,8 +83,8 @@ gr_status gri_shape_broadcast(gri_call *c) {
 gr_status gri_shape_broadcast_float(gri_call *c) {
     GR_TRY(gri_shape_broadcast(c));
     if (c->spec[0].dtype <= GR_F64) return GR_OK;
-    return gr_fail(c->ctx, GR_ERR_DTYPE, "%s and %s are whole numbers, the result need not be; convert one with :to(\"f32\")",
-                   gri_tensor_text(c->in[0]), gri_tensor_text(c->in[1]));
+    return gr_fail(c->ctx, GR_ERR_DTYPE, "%s and %s are whole numbers, the result need not be; convert one with "
+                   ":to(\"f32\")", gri_tensor_text(c->in[0]), gri_tensor_text(c->in[1]));
 }
 
 gr_status gri_shape_compare(gri_call *c) {

@@ -81,8 +81,8 @@ static gr_status tensor_make(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *d
 }
 
 static gr_status tensor_no_memory(gr_ctx *ctx, const gri_spec *spec, size_t size) {
-    return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %s%s needs %zu bytes, %zu are in use%s", gr_dtype_name(spec->dtype),
-                   gri_dims_text(spec->rank, spec->dims), size, ctx->live, ctx->hard ? " and a limit is set" : "");
+    return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %s%s needs %zu bytes, %zu are in use%s",
+                   gr_dtype_name(spec->dtype), gri_dims_text(spec->rank, spec->dims), size, ctx->live, ctx->hard ? " and a limit is set" : "");
 }
 
 gr_status gri_tensor_like_spec(gr_ctx *ctx, const gri_spec *spec, gr_tensor **out) {

@@ -47,7 +47,9 @@ static void abs_backward_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : x[i] < 0 ? -dy[i] : 0;
 }
 
-static gr_status abs_backward_forward(gri_call *c) { return gri_map(c, abs_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
+static gr_status abs_backward_forward(gri_call *c) {
+    return gri_map(c, abs_backward_loop, GRI_REAL, NULL, GRI_EXACT);
+}
 GR_KERNEL(abs_backward);
 
 static gr_status abs_backward_backward(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[1]); }
@@ -58,7 +60,8 @@ static const gr_case abs_backward_cases[] = {
     {0}};
 
 GR_OP(abs_backward) = {
-    .info = {.name = "abs_backward", .inputs = "dy x", .hidden = true, .cases = abs_backward_cases, .doc = "dy sign(x)"},
+    .info = {.name = "abs_backward", .inputs = "dy x", .hidden = true, .cases = abs_backward_cases,
+             .doc = "dy sign(x)"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,

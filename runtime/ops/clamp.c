@@ -17,8 +17,8 @@ static gr_status clamp_shape(gri_call *c) {
     if (isnan(a->min) || isnan(a->max))
         return gr_fail(c->ctx, GR_ERR_ARG, "min = %g, max = %g: a bound cannot be NaN", a->min, a->max);
     if (!gri_is_float(c->in[0]) && !(clamp_whole(a->min) && clamp_whole(a->max)))
-        return gr_fail(c->ctx, GR_ERR_DTYPE, "min = %g, max = %g: the bounds of %s must be whole numbers", a->min, a->max,
-                       gri_tensor_text(c->in[0]));
+        return gr_fail(c->ctx, GR_ERR_DTYPE, "min = %g, max = %g: the bounds of %s must be whole numbers", a->min,
+                       a->max, gri_tensor_text(c->in[0]));
     return GR_OK;
 }
 
@@ -53,8 +53,8 @@ static const gr_case clamp_cases[] = {
     {0}};
 
 GR_OP(clamp) = {
-    .info = {.name = "clamp", .inputs = "x", .attrs = clamp_schema, .attr_size = sizeof(clamp_attrs), .cases = clamp_cases,
-             .doc = "x moved into [min, max]. The gradient passes inside and at the bounds."},
+    .info = {.name = "clamp", .inputs = "x", .attrs = clamp_schema, .attr_size = sizeof(clamp_attrs),
+             .cases = clamp_cases, .doc = "x moved into [min, max]. The gradient passes inside and at the bounds."},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0),
     .shape = clamp_shape,
@@ -72,7 +72,9 @@ static void clamp_backward_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) dx[i] = (x[i] >= lo) & (x[i] <= hi) ? dy[i] : 0;
 }
 
-static gr_status clamp_backward_forward(gri_call *c) { return gri_map(c, clamp_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
+static gr_status clamp_backward_forward(gri_call *c) {
+    return gri_map(c, clamp_backward_loop, GRI_REAL, NULL, GRI_EXACT);
+}
 GR_KERNEL(clamp_backward);
 
 static gr_status clamp_backward_backward(gri_grad *g) {
@@ -80,7 +82,8 @@ static gr_status clamp_backward_backward(gri_grad *g) {
 }
 
 static const gr_case clamp_backward_cases[] = {
-    {.in = "5 5", .attrs = "min=-1, max=2", .give = "{1,2,3,4,5}, {-3, -1, 0.5, 2, 7}", .want = "{0,2,3,4,0}", .no_grad = true},
+    {.in = "5 5", .attrs = "min=-1, max=2", .give = "{1,2,3,4,5}, {-3, -1, 0.5, 2, 7}", 
+     .want = "{0,2,3,4,0}", .no_grad = true},
     {.in = "3,5 3,5", .attrs = "max=0.5", .has_kink = true, .kink = 0.5},
     {0}};
 

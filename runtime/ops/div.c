@@ -49,7 +49,9 @@ static void div_backward_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) db[i] = -dy[i] * (y[i] / b[i]);
 }
 
-static gr_status div_backward_forward(gri_call *c) { return gri_map(c, div_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
+static gr_status div_backward_forward(gri_call *c) {
+    return gri_map(c, div_backward_loop, GRI_REAL, NULL, GRI_EXACT);
+}
 GR_KERNEL(div_backward);
 
 static gr_status div_backward_backward(gri_grad *g) {
@@ -65,7 +67,8 @@ static const gr_case div_backward_cases[] = {
     {0}};
 
 GR_OP(div_backward) = {
-    .info = {.name = "div_backward", .inputs = "dy y b", .hidden = true, .cases = div_backward_cases, .doc = "-dy y / b"},
+    .info = {.name = "div_backward", .inputs = "dy y b", .hidden = true, .cases = div_backward_cases,
+             .doc = "-dy y / b"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,

@@ -29,7 +29,8 @@ static const gr_attr elu_schema[] = {
 
 static const gr_case elu_cases[] = {
     {.in = "3", .give = "{-1, 0, 3}", .want = "{-0.632120559, 0, 3}", .no_grad = true},
-    {.in = "3", .attrs = "alpha=2", .give = "{-1, -1e-6, 1000}", .want = "{-1.26424112, -1.999999e-6, 1000}", .no_grad = true},
+    {.in = "3", .attrs = "alpha=2", .give = "{-1, -1e-6, 1000}", 
+     .want = "{-1.26424112, -1.999999e-6, 1000}", .no_grad = true},
     {.in = "3,5", .lo = -2, .hi = 2, .has_kink = true},
     {.in = "3,5", .attrs = "alpha=0.5", .lo = -2, .hi = 2, .has_kink = true},
     {0}};
@@ -56,7 +57,9 @@ static void elu_backward_loop(int64_t n, void *const *p, const void *attrs) {
     }
 }
 
-static gr_status elu_backward_forward(gri_call *c) { return gri_map(c, elu_backward_loop, GRI_REAL, NULL, GRI_COST_MATH); }
+static gr_status elu_backward_forward(gri_call *c) {
+    return gri_map(c, elu_backward_loop, GRI_REAL, NULL, GRI_COST_MATH);
+}
 GR_KERNEL(elu_backward);
 
 static gr_status elu_backward_backward(gri_grad *g) {
@@ -76,8 +79,8 @@ static const gr_case elu_backward_cases[] = {
     {0}};
 
 GR_OP(elu_backward) = {
-    .info = {.name = "elu_backward", .inputs = "dy x", .attrs = elu_schema, .attr_size = sizeof(elu_attrs), .hidden = true,
-             .cases = elu_backward_cases, .doc = "dy where x > 0, else dy alpha exp(x)"},
+    .info = {.name = "elu_backward", .inputs = "dy x", .attrs = elu_schema, .attr_size = sizeof(elu_attrs),
+             .hidden = true, .cases = elu_backward_cases, .doc = "dy where x > 0, else dy alpha exp(x)"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,

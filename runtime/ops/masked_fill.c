@@ -51,8 +51,9 @@ static const gr_case masked_fill_cases[] = {
     {0}};
 
 GR_OP(masked_fill) = {
-    .info = {.name = "masked_fill", .inputs = "x mask", .attrs = masked_fill_schema, .attr_size = sizeof(masked_fill_attrs),
-             .cases = masked_fill_cases, .doc = "value where mask is not 0, else x; broadcasting. mask is u8."},
+    .info = {.name = "masked_fill", .inputs = "x mask", .attrs = masked_fill_schema,
+             .attr_size = sizeof(masked_fill_attrs), .cases = masked_fill_cases,
+             .doc = "value where mask is not 0, else x; broadcasting. mask is u8."},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(1),
     .shape = masked_fill_shape,

@@ -5,7 +5,8 @@
 static gr_status neg_shape(gri_call *c) {
     c->spec[0] = gri_spec_of(c->in[0]);
     if (c->spec[0].dtype != GR_U8) return GR_OK;
-    return gr_fail(c->ctx, GR_ERR_DTYPE, "%s has no negative values; convert it with :to(\"i64\")", gri_tensor_text(c->in[0]));
+    return gr_fail(c->ctx, GR_ERR_DTYPE, "%s has no negative values; convert it with :to(\"i64\")",
+                   gri_tensor_text(c->in[0]));
 }
 
 static void neg_loop(int64_t n, void *const *p, const void *attrs) {

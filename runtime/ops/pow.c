@@ -183,13 +183,14 @@ static gr_status pow_backward_exponent_backward(gri_grad *g) {
 }
 
 static const gr_case pow_backward_exponent_cases[] = {
-    {.in = "4 4 4", .give = "{1,2,1,1}, {1,2.71828183,0,0}, {5,1,0,2}", .want = "{0,5.43656366,0,0}", .no_grad = true},
+    {.in = "4 4 4", .give = "{1,2,1,1}, {1,2.71828183,0,0}, {5,1,0,2}", 
+     .want = "{0,5.43656366,0,0}", .no_grad = true},
     {.in = "3,5 3,5 3,5", .lo = 0.5, .hi = 2},
     {0}};
 
 GR_OP(pow_backward_exponent) = {
-    .info = {.name = "pow_backward_exponent", .inputs = "dy a b", .hidden = true, .cases = pow_backward_exponent_cases,
-             .doc = "dy a^b ln a, and 0 where a is 0 and b >= 0"},
+    .info = {.name = "pow_backward_exponent", .inputs = "dy a b", .hidden = true,
+             .cases = pow_backward_exponent_cases, .doc = "dy a^b ln a, and 0 where a is 0 and b >= 0"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,

@@ -42,7 +42,9 @@ static void relu_backward_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) dx[i] = y[i] <= 0 ? 0 : dy[i];
 }
 
-static gr_status relu_backward_forward(gri_call *c) { return gri_map(c, relu_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
+static gr_status relu_backward_forward(gri_call *c) {
+    return gri_map(c, relu_backward_loop, GRI_REAL, NULL, GRI_EXACT);
+}
 GR_KERNEL(relu_backward);
 
 static gr_status relu_backward_backward(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->in[1]); }

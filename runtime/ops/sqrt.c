@@ -42,7 +42,9 @@ static void sqrt_backward_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) dx[i] = dy[i] / (2 * y[i]);
 }
 
-static gr_status sqrt_backward_forward(gri_call *c) { return gri_map(c, sqrt_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
+static gr_status sqrt_backward_forward(gri_call *c) {
+    return gri_map(c, sqrt_backward_loop, GRI_REAL, NULL, GRI_EXACT);
+}
 GR_KERNEL(sqrt_backward);
 
 static gr_status sqrt_backward_backward(gri_grad *g) {
@@ -53,7 +55,8 @@ static gr_status sqrt_backward_backward(gri_grad *g) {
 static const gr_case sqrt_backward_cases[] = {{.in = "3,5 3,5", .lo = 0.5, .hi = 2}, {0}};
 
 GR_OP(sqrt_backward) = {
-    .info = {.name = "sqrt_backward", .inputs = "dy y", .hidden = true, .cases = sqrt_backward_cases, .doc = "dy / (2 y)"},
+    .info = {.name = "sqrt_backward", .inputs = "dy y", .hidden = true, .cases = sqrt_backward_cases,
+             .doc = "dy / (2 y)"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,

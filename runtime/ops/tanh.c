@@ -42,7 +42,9 @@ static void tanh_backward_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * (1 - y[i] * y[i]);
 }
 
-static gr_status tanh_backward_forward(gri_call *c) { return gri_map(c, tanh_backward_loop, GRI_REAL, NULL, GRI_EXACT); }
+static gr_status tanh_backward_forward(gri_call *c) {
+    return gri_map(c, tanh_backward_loop, GRI_REAL, NULL, GRI_EXACT);
+}
 GR_KERNEL(tanh_backward);
 
 static gr_status tanh_backward_backward(gri_grad *g) {

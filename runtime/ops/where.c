@@ -8,7 +8,8 @@
 
 static gr_status where_shape(gri_call *c) {
     if (c->in[0]->dtype != GR_U8)
-        return gr_fail(c->ctx, GR_ERR_DTYPE, "cond is %s, expected u8: the result of a comparison", gri_tensor_text(c->in[0]));
+        return gr_fail(c->ctx, GR_ERR_DTYPE, "cond is %s, expected u8: the result of a comparison",
+                       gri_tensor_text(c->in[0]));
     return gri_shape_broadcast(c); /* u8 changes no promotion */
 }
 
@@ -49,8 +50,8 @@ static const gr_case where_cases[] = {
 
 GR_OP(where) = {
     .info = {.name = "where", .inputs = "cond a b", .cases = where_cases,
-             .doc = "a where cond is not 0, else b; broadcasting. cond is u8, as comparisons give it. A NaN in the branch "
-                    "not taken does not show, nor does its gradient."},
+             .doc = "a where cond is not 0, else b; broadcasting. cond is u8, as comparisons give it. A NaN in the "
+                    "branch not taken does not show, nor does its gradient."},
     .keeps = GRI_KEEP_IN(0),
     .shape = where_shape,
     .forward = where_kernels,
