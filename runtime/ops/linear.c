@@ -57,7 +57,7 @@ static gr_status linear_close(gri_call *c, linear_matrix *m) {
 }
 
 static const char *linear_hint(const gr_tensor *x, int64_t in, char *buf, size_t size) {
-    for (int d = x->rank - 2; d > 0; d--) {
+    for (int d = 1; d < x->rank - 1; d++) {
         if (gri_product(x->rank - d, x->dims + d) != in) continue;
         int n = snprintf(buf, size, "; did you flatten (N");
         for (int i = d; i < x->rank; i++) n += snprintf(buf + n, size - (size_t)n, ",%lld", (long long)x->dims[i]);
