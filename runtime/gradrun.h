@@ -405,7 +405,8 @@ typedef struct gr_clip_report {
     int tensors;            /* gradients seen */
 } gr_clip_report;
 /* Transforms the gradients of params in place (leaves without a gradient are passed over). Non-finite
- * gradients: GR_ERR_NONFINITE naming the tensors, nothing changed. report may be NULL. */
+ * gradients: GR_ERR_NONFINITE naming the tensors, nothing changed; or, with error_if_nonfinite = false (the
+ * default of `measure`), nothing changed and NaN or infinity reported as the norm. report may be NULL. */
 GR_API gr_status gr_clip(gr_ctx *ctx, const gr_clip_kind *kind, int n, gr_tensor *const *params, const void *attrs,
                          gr_clip_report *report);
 

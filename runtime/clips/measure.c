@@ -6,7 +6,7 @@
  * 1.4e-45³ = 3e-135), so that one pass with unit 1 is exact; clip.c says when a second one, with the peak as
  * unit, is wanted. The same pass finds what is not finite: the sum is NaN if and only if an element is, and
  * then the peak means nothing; otherwise the peak is infinite if and only if an element is. */
-#include <float.h>
+#include <string.h>
 
 #include "clip.h"
 #include "vmath.h"
@@ -76,17 +76,22 @@ static void clip_measure_forward(int64_t n, void *grad, const double *c, gri_cli
     measure_lanes l = {{0}, {0}};
     const real *x = grad;
     int64_t whole = n - n % MEASURE_BLOCK;
-    measure_run(whole, x, c[0], c[1], &l);
+    if (whole) measure_run(whole, x, c[0], c[1], &l);
     if (whole < n) { /* zeros add nothing to any of it */
-        real tail[MEASURE_BLOCK] = {0};
-        for (int64_t i = whole; i < n; i++) tail[i - whole] = x[i];
+        real tail[MEASURE_BLOCK];
+        size_t rest = (size_t)(n - whole);
+        memcpy(tail, x + whole, rest * sizeof *x);
+        memset(tail + rest, 0, (MEASURE_BLOCK - rest) * sizeof *x);
         measure_run(MEASURE_BLOCK, tail, c[0], c[1], &l);
     }
-    *sum = (gri_clip_sum){0, 0};
-    for (int k = 0; k < MEASURE_LANES; k++) {
-        sum->sum += l.sum[k];
-        if ((double)l.peak[k] > sum->peak) sum->peak = (double)l.peak[k];
+    for (int half = MEASURE_LANES / 2; half > 0; half /= 2) {
+#pragma omp simd
+        for (int k = 0; k < half; k++) {
+            l.sum[k] += l.sum[k + half];
+            l.peak[k] = MEASURE_MAX(l.peak[k], l.peak[k + half]);
+        }
     }
+    *sum = (gri_clip_sum){l.sum[0], (double)l.peak[0]};
 }
 GR_CLIP_KERNEL(measure);
 

@@ -4,8 +4,6 @@
  *
  * Mikolov 2012. It changes the direction of the gradient; norm does not. An infinite element is not made an
  * ordinary one: gradients that are not finite are refused first. */
-#include <float.h>
-
 #include "clip.h"
 #include "vmath.h"
 
