@@ -167,7 +167,8 @@ static void blas_piece(void *arg, int64_t piece) {
         g.m = blas_mark(g.m, BLAS_ROWS, job->rows, row + 1) - top;
         g.n = blas_mark(g.n, BLAS_COLS, job->cols, col + 1) - left;
         blas_shift(&g, top * g.rsa, left * g.csb, top * g.rsc + left * g.csc);
-        if (job->offsets) blas_shift(&g, job->offsets[p][job->turned], job->offsets[p][!job->turned], job->offsets[p][2]);
+        const int64_t *o = job->offsets ? job->offsets[p] : NULL;
+        if (o) blas_shift(&g, o[job->turned], o[!job->turned], o[2]);
         blas_product(job->isa, &g, job->way);
     }
 }

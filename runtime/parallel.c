@@ -91,7 +91,8 @@ static uint32_t parallel_work(struct gri_pool *p, bool front) {
         int64_t piece = atomic_load_explicit(&p->base, memory_order_relaxed);
         piece += (int64_t)(front ? claim >> 16 & PARALLEL_ROUND : (claim & PARALLEL_ROUND) - 1);
         uint64_t rest = front ? claim + (1 << 16) : claim - 1;
-        if (!atomic_compare_exchange_weak_explicit(&p->claim, &claim, rest, memory_order_acq_rel, memory_order_acquire))
+        if (!atomic_compare_exchange_weak_explicit(&p->claim, &claim, rest, memory_order_acq_rel,
+                                                   memory_order_acquire))
             continue;
         fn(arg, piece);
         done++;
@@ -171,7 +172,8 @@ static void parallel_start(struct gri_pool *p, int workers) {
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (p->workers < workers && pthread_create(&p->thread[p->workers], NULL, parallel_worker, p) == 0) p->workers++;
+    while (p->workers < workers && pthread_create(&p->thread[p->workers], NULL, parallel_worker, p) == 0)
+        p->workers++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 

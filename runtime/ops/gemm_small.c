@@ -190,7 +190,8 @@ static void gemm_panel(const gri_gemm *g, int64_t j, int width, int64_t p, int d
 /* Cycles, roughly: a vector product 1, an element transposed into a panel 0.4, scattered 1.5. */
 static double gemm_cost(const gri_gemm *g) {
     double m = (double)g->m, n = (double)g->n, k = (double)g->k;
-    double vecs = (double)((g->n + GEMM_LANES - 1) / GEMM_LANES), blocks = (double)((g->k + GEMM_DEPTH - 1) / GEMM_DEPTH);
+    double vecs = (double)((g->n + GEMM_LANES - 1) / GEMM_LANES);
+    double blocks = (double)((g->k + GEMM_DEPTH - 1) / GEMM_DEPTH);
     bool edge = g->n % GEMM_LANES != 0;
     double pack = g->csb == 1 ? edge * vecs * k : g->rsb == 1 ? 0.4 * n * k : 1.5 * n * k;
     double scatter = g->csc == 1 ? edge * vecs * m : 1.5 * m * n;

@@ -318,8 +318,8 @@ static void nan_and_infinity_spread(void **state) {
     }
 }
 
-/* The whole batch as one matrix with the blocks below each other; b's blocks are used in reverse. */
-static void check_batch(gr_dtype t, int64_t m, int64_t n, int64_t k, int64_t count) {
+/* The blocks of each operand lie behind each other, those of b in reverse; c by rows or by columns. */
+static void check_batch(gr_dtype t, int64_t m, int64_t n, int64_t k, int64_t count, bool by_columns) {
     matrix a = new_matrix(t, m * count, k, k, 1), b = new_matrix(t, k * count, n, n, 1);
     matrix c = new_matrix(t, m * count, n, n, 1);
     size_t width = gr_dtype_size(t), bytes = (size_t)(c.size + 2 * GUARD) * width;
@@ -332,12 +332,14 @@ static void check_batch(gr_dtype t, int64_t m, int64_t n, int64_t k, int64_t cou
         offsets[i][2] = i * m * n;
     }
     gri_gemm g = {.dtype = t, .m = m, .n = n, .k = k, .a = a.data, .b = b.data, .c = c.data, .rsa = k, .csa = 1,
-                  .rsb = n, .csb = 1, .rsc = n, .csc = 1, .beta = 1};
+                  .rsb = n, .csb = 1, .rsc = by_columns ? 1 : n, .csc = by_columns ? m : 1, .beta = 1};
     memcpy(alone, before, bytes);
     for (int64_t i = 0; i < count * m * n; i++) {
-        const int64_t *o = offsets[i / (m * n)], row = i / n % m, col = i % n;
+        const int64_t *o = offsets[i / (m * n)], row = by_columns ? i % m : i / n % m;
+        const int64_t col = by_columns ? i / m % n : i % n;
         double sum = get(t, before, GUARD + i);
-        for (int64_t p = 0; p < k; p++) sum += get(t, a.data, o[0] + row * k + p) * get(t, b.data, o[1] + p * n + col);
+        for (int64_t p = 0; p < k; p++)
+            sum += get(t, a.data, o[0] + row * k + p) * get(t, b.data, o[1] + p * n + col);
         set(t, alone, GUARD + i, sum);
     }
     for (int i = 0; i < GRI_ISAS; i++)
@@ -359,7 +361,8 @@ static void batches(void **state) {
                                         {128, 128, 32, 3}, {64, 100, 200, 17}, {5, 0, 3, 4}, {5, 6, 0, 4},
                                         {260, 270, 280, 2}, {9, 4, 300, 21}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-        check_batch(s % 2 ? GR_F32 : GR_F64, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3]);
+        for (int by_columns = 0; by_columns < 2; by_columns++)
+            check_batch(s % 2 ? GR_F32 : GR_F64, shapes[s][0], shapes[s][1], shapes[s][2], shapes[s][3], by_columns);
     gri_gemm g = {.dtype = GR_F32, .m = 3, .n = 3, .k = 3};
     gri_gemm_batch(contexts[0][0], &g, 0, NULL); /* nothing to do, nothing touched */
 }

@@ -185,7 +185,8 @@ static void *open_and_use_context(void *arg) {
 static void contexts_run_side_by_side(void **state) {
     (void)state;
     pthread_t t[4];
-    for (intptr_t i = 0; i < 4; i++) assert_int_equal(pthread_create(&t[i], NULL, open_and_use_context, (void *)i), 0);
+    for (intptr_t i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&t[i], NULL, open_and_use_context, (void *)i), 0);
     for (int i = 0; i < 4; i++) {
         void *failures;
         pthread_join(t[i], &failures);
