@@ -27,7 +27,7 @@ typedef struct lgr_box {
 typedef struct lgr_opcall { /* an op as the binding calls it */
     const gr_op *op;
     const gr_info *info;
-    uint8_t min_in, max_in;
+    uint8_t max_in, optional; /* inputs; which of them may be absent, a bit for each */
     bool list;  /* one table of tensors */
     const gr_attr *lead; /* given between the tensors: x:index_select(dim, index) */
     bool draws; /* has seed and counter, filled from the generator */
@@ -36,6 +36,7 @@ typedef struct lgr_opcall { /* an op as the binding calls it */
 typedef struct lgr_state {
     gr_ctx *ctx;
     bool owns_ctx;
+    bool closing;                  /* what is made now would never be finalized, and is refused */
     bool generational;             /* design 6: minor collections help; else only full ones */
     const void *metatable[LGR_TYPES];
     lgr_box *scope;                /* head of the innermost scope's list */
@@ -56,7 +57,8 @@ lgr_state *lgr_state_of(lua_State *L); /* NULL before opening */
 extern const char *const lgr_type_names[LGR_TYPES];
 /* Pushes an empty userdata of the type, or with the metatable at an index (an upvalue: 7 ns less). */
 lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type);
-static inline lgr_box *lgr_new_box_with(lua_State *L, int metatable) {
+static inline lgr_box *lgr_new_box_with(lua_State *L, lgr_state *st, int metatable) {
+    if (__builtin_expect(st->closing, 0)) luaL_error(L, "gradrun: the runtime is closing");
     lgr_box *b = lua_newuserdatauv(L, sizeof *b, 1);
     *b = (lgr_box){0};
     lua_pushvalue(L, metatable);

@@ -37,7 +37,7 @@ static void op_read_inputs(lua_State *L, lgr_state *st, const lgr_opcall *o, int
             x->anchored |= b->anchored;
             continue;
         }
-        bool optional = x->n >= o->min_in;
+        bool optional = o->optional >> x->n & 1;
         if (!optional && lua_type(L, i) == LUA_TNUMBER && gr_op_elementwise(o->op)) {
             x->is_number |= (uint8_t)(1u << x->n);
             x->whole[x->n] = lua_isinteger(L, i);
@@ -139,7 +139,7 @@ static int op_call(lua_State *L) {
     int n = gr_op_outputs(o->op), base = lua_gettop(L);
     bool grad = op_wants_grad(L, o, base);
     for (int i = 0; i < n; i++) {
-        lgr_box *b = lgr_new_box_with(L, lua_upvalueindex(3));
+        lgr_box *b = lgr_new_box_with(L, st, lua_upvalueindex(3));
         if (st->scope) lgr_enter_scope(b, st->scope);
     }
     gr_status s = op_run(st, o, &x, attrs, out, NULL);
@@ -243,8 +243,8 @@ static void op_describe(lgr_opcall *o, const gr_op *op) {
             o->max_in--;
         } else if (p[n - 1] == '*') {
             o->list = true;
-        } else if (p[n - 1] != '?') {
-            o->min_in++;
+        } else if (p[n - 1] == '?') {
+            o->optional |= (uint8_t)(1u << o->max_in);
         }
         o->max_in++;
         p += n + (p[n] == ' ');

@@ -366,12 +366,18 @@ static int64_t runtime_alive(const gr_ctx *ctx) {
     return m.tensors + m.storages + m.nodes + m.layers + m.optims + m.hooks;
 }
 
+static void runtime_close(lua_State *L) {
+    lgr_state *st = lgr_state_of(L); /* NULL if opening failed */
+    if (st) st->closing = true;
+    lua_close(L);
+}
+
 int64_t gr_close(gr_runtime *rt) {
     if (!rt) return 0;
     if (rt->depth > 0) return -1;
     int64_t alive;
     if (rt->own) {
-        if (rt->L) lua_close(rt->L);
+        if (rt->L) runtime_close(rt->L);
         rt->L = NULL;
         alive = gr_ctx_free(rt->ctx);
         if (alive > 0) return alive;

@@ -33,7 +33,7 @@ void lgr_leave_scope(lgr_box *b) {
 
 lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type) {
     lua_rawgetp(L, LUA_REGISTRYINDEX, st->metatable[type]);
-    lgr_box *b = lgr_new_box_with(L, lua_gettop(L));
+    lgr_box *b = lgr_new_box_with(L, st, lua_gettop(L));
     lua_remove(L, -2);
     if (type == LGR_TENSOR && st->scope) lgr_enter_scope(b, st->scope);
     return b;

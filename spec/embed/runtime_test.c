@@ -415,6 +415,22 @@ static void each_allocation_of_a_call_may_fail(void **state) {
     assert_int_equal(m.live, 0);
 }
 
+/* Lua does not finalize what finalizers make while it closes: it would be left over. */
+static void finalizers_at_the_end_make_nothing(void **state) {
+    (void)state;
+    heard h = {{0}, {0}};
+    gr_runtime_config cfg;
+    gr_runtime *rt;
+    gr_runtime_config_init(&cfg);
+    cfg.error = hear_err;
+    cfg.ud = &h;
+    assert_int_equal(gr_open(&cfg, &rt), GR_OK);
+    run_ok(rt, "local gr = require 'gradrun' local t = gr.ones(2) "
+               "late = setmetatable({}, {__gc = function() local s = t[1] kept = s + gr.zeros(3) end})");
+    assert_int_equal(gr_close(rt), 0);
+    assert_non_null(strstr(h.err, "the runtime is closing"));
+}
+
 static void *train_alone(void *result) {
     gr_runtime *rt;
     if (gr_open(NULL, &rt) != GR_OK) return NULL;
@@ -467,6 +483,7 @@ int main(void) {
         cmocka_unit_test(runs_within_runs),
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(each_allocation_of_a_call_may_fail),
+        cmocka_unit_test(finalizers_at_the_end_make_nothing),
         cmocka_unit_test(runtimes_run_side_by_side),
         cmocka_unit_test(opened_and_closed_often),
     };
