@@ -246,7 +246,9 @@ typedef struct gr_attr {
 
 /* One line of proof about an op; the specs run every case in every way design 8 names. */
 typedef struct gr_case {
-    const char *in;         /* shapes, one group per input: "3,4 4"; "()" a scalar, "-" an absent input, "u8:3" a mask */
+    const char *in;         /* shapes, one group per input: "3,4 4"; "()" a scalar, "-" an absent input. Not floating:
+                               "u8:3" (0 or 1), "i64(1..5):3" with the range values are drawn from, i64 without one
+                               if they are given */
     const char *attrs;      /* trailing options as a script gives them: "dim=2, keepdim=true"; may be NULL */
     double lo, hi;          /* inputs are drawn from [lo, hi]; both 0: [-1, 1] */
     const char *give, *want;/* hand values as Lua table constructors, one per input/output: "{1,2}, 3" */

@@ -221,7 +221,7 @@ static const gr_attr max_pool2d_schema[] = {
     GR_ATTR_END};
 
 static const gr_case max_pool2d_cases[] = {
-    {.in = "1,1,2,4", .attrs = "kernel_size=2", .give = "{{{{1,5,2,2},{4,3,2,0}}}}", .want = "{{{{5,2}}}}, {{{{1,2}}}}"},
+    {.in = "1,1,2,4", .attrs = "kernel_size=2", .give = "{{{{1,5,2,1},{4,3,0,0}}}}", .want = "{{{{5,2}}}}, {{{{1,2}}}}"},
     {.in = "1,1,3,3", .attrs = "kernel_size=2, stride=1", .give = "{{{{1,2,3},{6,5,4},{7,8,9}}}}",
      .want = "{{{{6,5},{8,9}}}}, {{{{3,4},{7,8}}}}"},
     {.in = "2,3,6,6", .attrs = "kernel_size=2"},
@@ -300,8 +300,9 @@ static const gr_attr max_pool2d_backward_schema[] = {
     {"shape", GR_ATTR_SHAPE, offsetof(gri_shape_attrs, shape), .required = true}, GR_ATTR_END};
 
 static const gr_case max_pool2d_backward_cases[] = {
-    {.in = "1,1,1,3 1,1,1,3", .attrs = "shape={1,1,2,2}", .give = "{{{{1,2,4}}}}, {{{{0,3,3}}}}",
+    {.in = "1,1,1,3 i64:1,1,1,3", .attrs = "shape={1,1,2,2}", .give = "{{{{1,2,4}}}}, {{{{0,3,3}}}}",
      .want = "{{{{1,0},{0,6}}}}"},
+    {.in = "2,3,3,2 i64(-1..19):2,3,3,2", .attrs = "shape={2,3,5,4}"},
     {0}};
 
 GR_OP(max_pool2d_backward) = {
@@ -356,7 +357,8 @@ static gr_status max_pool2d_gather_backward(gri_grad *g) {
 }
 
 static const gr_case max_pool2d_gather_cases[] = {
-    {.in = "1,1,2,2 1,1,1,3", .give = "{{{{1,2},{4,8}}}}, {{{{0,3,3}}}}", .want = "{{{{1,8,8}}}}"},
+    {.in = "1,1,2,2 i64:1,1,1,3", .give = "{{{{1,2},{4,8}}}}, {{{{0,3,3}}}}", .want = "{{{{1,8,8}}}}"},
+    {.in = "2,3,5,4 i64(-1..19):2,3,3,2"},
     {0}};
 
 GR_OP(max_pool2d_gather) = {

@@ -177,7 +177,9 @@ static gr_status pow_backward_exponent_backward(gri_grad *g) {
     GR_TRY(pow_backward_terms(g, &t, &tb, &less));
     GR_TRY(pow_backward_mixed(g, 1, t, tb, less));
     if (!gri_needs(g, 2)) return GR_OK;
-    GR_TRY(GRI_EVAL(g, &ln, log, a));
+    gri_dtype_attrs to = {g->dy[0]->dtype}; /* log takes no whole numbers, a may be some */
+    GR_TRY(gri_eval(g, &ln, &gri_op_to, 1, &a, &to));
+    GR_TRY(GRI_EVAL(g, &ln, log, ln));
     GR_TRY(GRI_EVAL(g, &t, mul, t, ln));
     return GRI_EMIT(g, 2, pow_backward_exponent, t, a, b);
 }

@@ -64,7 +64,8 @@ static gr_status sigmoid_backward_backward(gri_grad *g) {
     return GRI_EMIT(g, 1, mul, g->dy[0], t);
 }
 
-static const gr_case sigmoid_backward_cases[] = {{.in = "3,5 3,5"}, {0}};
+static const gr_case sigmoid_backward_cases[] = {
+    {.in = "2 2", .give = "{2, -1}, {0.25, 0.5}", .want = "{0.375, -0.25}"}, {.in = "3,5 3,5"}, {0}};
 
 GR_OP(sigmoid_backward) = {
     .info = {.name = "sigmoid_backward", .inputs = "dy y", .hidden = true, .cases = sigmoid_backward_cases,

@@ -52,7 +52,8 @@ static gr_status sqrt_backward_backward(gri_grad *g) {
     return GRI_EMIT(g, 1, div_backward, g->dy[0], g->out[0], g->in[1]);
 }
 
-static const gr_case sqrt_backward_cases[] = {{.in = "3,5 3,5", .lo = 0.5, .hi = 2}, {0}};
+static const gr_case sqrt_backward_cases[] = {
+    {.in = "2 2", .give = "{3, -1}, {2, 0.25}", .want = "{0.75, -2}"}, {.in = "3,5 3,5", .lo = 0.5, .hi = 2}, {0}};
 
 GR_OP(sqrt_backward) = {
     .info = {.name = "sqrt_backward", .inputs = "dy y", .hidden = true, .cases = sqrt_backward_cases,

@@ -57,7 +57,8 @@ static gr_status tanh_backward_backward(gri_grad *g) {
     return GRI_EMIT(g, 1, mul, g->dy[0], t);
 }
 
-static const gr_case tanh_backward_cases[] = {{.in = "3,5 3,5"}, {0}};
+static const gr_case tanh_backward_cases[] = {
+    {.in = "2 2", .give = "{2, -1}, {0.5, 0}", .want = "{1.5, -1}"}, {.in = "3,5 3,5"}, {0}};
 
 GR_OP(tanh_backward) = {
     .info = {.name = "tanh_backward", .inputs = "dy y", .hidden = true, .cases = tanh_backward_cases,
