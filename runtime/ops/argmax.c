@@ -4,10 +4,10 @@
 #include "vmath.h"
 
 /* v is the largest so far, at its position. At the start v is the lowest there is and at is 0: that stands only
- * if every element is the lowest, and then 0 is the answer. */
-#define ARGMAX_REDUCTION(name, type, lowest)                                                                  \
-    typedef struct name##_acc { type v; int64_t at; } name##_acc;                                             \
-    static inline bool name##_beats(type x, type v) { return x > v || (x != x && v == v); }                   \
+ * if every element is the lowest, and then 0 is the answer. Both are 8 bytes, so that rows vectorise. */
+#define ARGMAX_REDUCTION(name, type, wide, lowest)                                                            \
+    typedef struct name##_acc { wide v; int64_t at; } name##_acc;                                             \
+    static inline bool name##_beats(wide x, wide v) { return (x > v) | ((x != x) & (v == v)); }               \
     static void name##_start(int64_t n, void *acc, const void *attrs) {                                       \
         name##_acc *a = acc;                                                                                  \
         (void)attrs;                                                                                          \
@@ -34,8 +34,12 @@
         name##_acc *a = acc;                                                                                  \
         (void)attrs;                                                                                          \
         for (; rows > 0; rows--, x += stride, at++)                                                           \
-            for (int64_t j = 0; j < n; j++)                                                                   \
-                if (name##_beats(x[j], a[j].v)) a[j] = (name##_acc){x[j], at};                                \
+            _Pragma("omp simd") for (int64_t j = 0; j < n; j++) {                                             \
+                wide v = x[j], was = a[j].v;                                                                  \
+                bool beats = name##_beats(v, was);                                                            \
+                a[j].v = beats ? v : was;                                                                     \
+                a[j].at = beats ? at : a[j].at;                                                               \
+            }                                                                                                 \
     }                                                                                                         \
     static void name##_join(void *acc, const void *other, const void *attrs) {                                \
         name##_acc *a = acc;                                                                                  \
@@ -52,8 +56,8 @@
     static const gri_reduction name##_reduction = {                                                           \
         .acc_size = sizeof(name##_acc), .result = GR_I64, .positions = true, .start = name##_start,           \
         .fold = name##_fold, .fold_rows = name##_fold_rows, .join = name##_join, .finish = name##_finish};
-ARGMAX_REDUCTION(argmax, real, -(real)INFINITY)
-ARGMAX_REDUCTION(argmax_whole, int64_t, INT64_MIN)
+ARGMAX_REDUCTION(argmax, real, double, -(real)INFINITY)
+ARGMAX_REDUCTION(argmax_whole, int64_t, int64_t, INT64_MIN)
 
 static gr_status argmax_shape(gri_call *c) {
     const gri_reduce_attrs *a = c->attrs;

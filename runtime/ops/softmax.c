@@ -7,14 +7,11 @@
  *     log_softmax_backward(dy, y):  dx = dy - exp(y) Σ dy
  * are ops of their own, whose derivatives run through their `compose`. Outputs are kept, inputs are not.
  *
- * The tensor is seen as [outer, n, inner], n along the dim. With inner = 1 a row is a run of memory; otherwise
- * SOFTMAX_COLUMNS neighbouring rows are done together, element by element. */
+ * The tensor is seen as [outer, n, inner], n along the dim. With inner = 1 a row is a run of memory; otherwise,
+ * and where such rows are short, GRI_COLUMNS of them are done together, element by element. */
 #include "reduce.h"
 #include "rows.h"
 #include "softmax.h"
-
-#define SOFTMAX_COLUMNS 64
-#define SOFTMAX_PADDED(w) (((w) + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1))
 
 typedef struct softmax_attrs { int64_t dim; } softmax_attrs;
 
@@ -26,22 +23,35 @@ typedef void (*softmax_columns_fn)(int64_t n, int64_t stride, int64_t w, const r
 typedef struct softmax_job {
     const real *a, *b;
     real *y;
-    int64_t n, inner, groups; /* groups of columns in one outer */
+    int64_t n, inner, rows;
+    int64_t groups; /* of columns: in all, or, with inner above 1, in one outer */
     softmax_row_fn row;
     softmax_columns_fn columns;
 } softmax_job;
 
 static void softmax_rows(void *arg, int64_t from, int64_t to) {
     const softmax_job *j = arg;
-    for (int64_t r = from; r < to; r++) {
-        int64_t at = r * j->n;
-        if (j->inner == 1) {
-            j->row(j->n, j->a + at, j->b + at, j->y + at);
-        } else {
-            int64_t column = r % j->groups * SOFTMAX_COLUMNS, w = j->inner - column;
-            at = r / j->groups * j->n * j->inner + column;
-            j->columns(j->n, j->inner, w < SOFTMAX_COLUMNS ? w : SOFTMAX_COLUMNS, j->a + at, j->b + at, j->y + at);
-        }
+    for (int64_t r = from; r < to; r++) j->row(j->n, j->a + r * j->n, j->b + r * j->n, j->y + r * j->n);
+}
+
+static void softmax_short_rows(void *arg, int64_t from, int64_t to) {
+    const softmax_job *j = arg;
+    gri_turned a, b, y;
+    for (int64_t g = from; g < to; g++) {
+        int64_t first = g * GRI_COLUMNS, w = j->rows - first < GRI_COLUMNS ? j->rows - first : GRI_COLUMNS;
+        gri_turn(j->n, w, j->a + first * j->n, &a);
+        if (j->b != j->a) gri_turn(j->n, w, j->b + first * j->n, &b);
+        j->columns(j->n, GRI_COLUMNS, w, a.v, j->b == j->a ? a.v : b.v, y.v);
+        gri_turn_back(j->n, w, &y, j->y + first * j->n);
+    }
+}
+
+static void softmax_strided_rows(void *arg, int64_t from, int64_t to) {
+    const softmax_job *j = arg;
+    for (int64_t g = from; g < to; g++) {
+        int64_t column = g % j->groups * GRI_COLUMNS, w = j->inner - column;
+        int64_t at = g / j->groups * j->n * j->inner + column;
+        j->columns(j->n, j->inner, w < GRI_COLUMNS ? w : GRI_COLUMNS, j->a + at, j->b + at, j->y + at);
     }
 }
 
@@ -54,9 +64,16 @@ static gr_status softmax_run(gri_call *c, softmax_row_fn row, softmax_columns_fn
                      .y = (real *)(void *)c->out[0]->data, .row = row, .columns = columns};
     j.n = rank > 0 ? a->dims[dim] : 1;
     j.inner = rank > 0 ? gri_product(rank - dim - 1, a->dims + dim + 1) : 1;
-    j.groups = (j.inner + SOFTMAX_COLUMNS - 1) / SOFTMAX_COLUMNS;
-    int64_t rows = a->numel / j.n / j.inner * j.groups, cost = j.n * (j.inner < SOFTMAX_COLUMNS ? j.inner : SOFTMAX_COLUMNS);
-    gri_rows(c->ctx, rows, 15 + cost, softmax_rows, &j);
+    j.rows = a->numel / j.n;
+    j.groups = ((j.inner > 1 ? j.inner : j.rows) + GRI_COLUMNS - 1) / GRI_COLUMNS;
+    if (j.inner > 1) {
+        int64_t width = j.inner < GRI_COLUMNS ? j.inner : GRI_COLUMNS;
+        gri_rows(c->ctx, j.rows / j.inner * j.groups, j.n * width, softmax_strided_rows, &j);
+    } else if (j.n <= GRI_SHORT) {
+        gri_rows(c->ctx, j.groups, (j.n + 10) * GRI_COLUMNS, softmax_short_rows, &j);
+    } else {
+        gri_rows(c->ctx, j.rows, j.n + 40, softmax_rows, &j);
+    }
     return gri_poll(c->ctx);
 }
 
@@ -76,38 +93,21 @@ static const gr_attr softmax_schema[] = {
 /* ---- softmax ---- */
 
 static void softmax_row(int64_t n, const real *x, const real *unused, real *y) {
-    real scale = (real)(1 / gri_row_exp(n, x, gri_row_max(n, x), y));
+    real m, scale = (real)(1 / gri_row_exp(n, x, y, &m));
     (void)unused;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] *= scale;
 }
 
-static void softmax_column_max(int64_t n, int64_t stride, int64_t w, const real *x, real *m) {
-    for (int k = 0; k < SOFTMAX_COLUMNS; k++) m[k] = k < w ? -(real)INFINITY : 0;
-    for (int64_t i = 0; i < n; i++, x += stride)
-#pragma omp simd
-        for (int64_t k = 0; k < w; k++) m[k] = x[k] > m[k] ? x[k] : m[k];
-}
-
 static void softmax_columns(int64_t n, int64_t stride, int64_t w, const real *x, const real *unused, real *y) {
-    _Alignas(64) real m[SOFTMAX_COLUMNS], e[SOFTMAX_COLUMNS] = {0};
-    double s[SOFTMAX_COLUMNS] = {0};
+    _Alignas(64) real scale[GRI_COLUMNS];
+    double sum[GRI_COLUMNS];
     (void)unused;
-    softmax_column_max(n, stride, w, x, m);
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t k = 0; k < w; k++) e[k] = x[i * stride + k];
-#pragma omp simd
-        for (int64_t k = 0; k < SOFTMAX_PADDED(w); k++) e[k] = r_exp(e[k] - m[k]);
-#pragma omp simd
-        for (int64_t k = 0; k < w; k++) {
-            y[i * stride + k] = e[k];
-            s[k] += e[k];
-        }
-    }
-    for (int64_t k = 0; k < w; k++) m[k] = (real)(1 / s[k]);
+    gri_columns_exp(n, stride, w, x, y, scale, sum);
+    for (int64_t k = 0; k < w; k++) scale[k] = (real)(1 / sum[k]);
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-        for (int64_t k = 0; k < w; k++) y[i * stride + k] *= m[k];
+        for (int64_t k = 0; k < w; k++) y[i * stride + k] *= scale[k];
 }
 
 static gr_status softmax_kernel(gri_call *c) { return softmax_run(c, softmax_row, softmax_columns); }
@@ -150,7 +150,7 @@ static void softmax_backward_row(int64_t n, const real *dy, const real *y, real 
 }
 
 static void softmax_backward_columns(int64_t n, int64_t stride, int64_t w, const real *dy, const real *y, real *dx) {
-    double dot[SOFTMAX_COLUMNS] = {0};
+    double dot[GRI_COLUMNS] = {0};
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
         for (int64_t k = 0; k < w; k++) dot[k] += (double)dy[i * stride + k] * y[i * stride + k];
@@ -199,28 +199,21 @@ GR_OP(softmax_backward) = {
 /* ---- log_softmax ---- */
 
 static void log_softmax_row(int64_t n, const real *x, const real *unused, real *y) {
-    real m = gri_row_max(n, x), log_sum = (real)log(gri_row_exp_sum(n, x, m));
+    real m, log_sum = (real)log(gri_row_exp(n, x, NULL, &m));
     (void)unused;
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = (x[i] - m) - log_sum;
 }
 
 static void log_softmax_columns(int64_t n, int64_t stride, int64_t w, const real *x, const real *unused, real *y) {
-    _Alignas(64) real m[SOFTMAX_COLUMNS], e[SOFTMAX_COLUMNS] = {0};
-    double s[SOFTMAX_COLUMNS] = {0};
+    _Alignas(64) real max[GRI_COLUMNS], log_sum[GRI_COLUMNS];
+    double sum[GRI_COLUMNS];
     (void)unused;
-    softmax_column_max(n, stride, w, x, m);
-    for (int64_t i = 0; i < n; i++) {
-        for (int64_t k = 0; k < w; k++) e[k] = x[i * stride + k];
-#pragma omp simd
-        for (int64_t k = 0; k < SOFTMAX_PADDED(w); k++) e[k] = r_exp(e[k] - m[k]);
-#pragma omp simd
-        for (int64_t k = 0; k < w; k++) s[k] += e[k];
-    }
-    for (int64_t k = 0; k < w; k++) e[k] = (real)log(s[k]);
+    gri_columns_exp(n, stride, w, x, NULL, max, sum);
+    for (int64_t k = 0; k < w; k++) log_sum[k] = (real)log(sum[k]);
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
-        for (int64_t k = 0; k < w; k++) y[i * stride + k] = (x[i * stride + k] - m[k]) - e[k];
+        for (int64_t k = 0; k < w; k++) y[i * stride + k] = (x[i * stride + k] - max[k]) - log_sum[k];
 }
 
 static gr_status log_softmax_kernel(gri_call *c) { return softmax_run(c, log_softmax_row, log_softmax_columns); }
@@ -262,21 +255,18 @@ static void log_softmax_backward_row(int64_t n, const real *dy, const real *y, r
 #pragma omp simd
     for (int64_t i = 0; i < whole; i++) dx[i] = dy[i] - r_exp(y[i]) * s;
     if (whole == n) return;
-    _Alignas(64) real e[GRI_LANES];
-    gri_row_end(n - whole, y + whole, 0, e);
-    for (int64_t i = whole; i < n; i++) dx[i] = dy[i] - e[i - whole] * s;
+    gri_lanes e = gri_row_end(n - whole, y + whole, 0);
+    for (int64_t i = whole; i < n; i++) dx[i] = dy[i] - e.v[i - whole] * s;
 }
 
 static void log_softmax_backward_columns(int64_t n, int64_t stride, int64_t w, const real *dy, const real *y, real *dx) {
-    _Alignas(64) real e[SOFTMAX_COLUMNS] = {0};
-    double s[SOFTMAX_COLUMNS] = {0};
+    _Alignas(64) real e[GRI_COLUMNS] = {0}, none[GRI_COLUMNS] = {0};
+    double s[GRI_COLUMNS] = {0};
     for (int64_t i = 0; i < n; i++)
 #pragma omp simd
         for (int64_t k = 0; k < w; k++) s[k] += dy[i * stride + k];
     for (int64_t i = 0; i < n; i++) {
-        for (int64_t k = 0; k < w; k++) e[k] = y[i * stride + k];
-#pragma omp simd
-        for (int64_t k = 0; k < SOFTMAX_PADDED(w); k++) e[k] = r_exp(e[k]);
+        gri_column_step(w, y + i * stride, none, e);
 #pragma omp simd
         for (int64_t k = 0; k < w; k++) dx[i * stride + k] = dy[i * stride + k] - e[k] * (real)s[k];
     }
