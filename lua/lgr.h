@@ -110,6 +110,9 @@ void lgr_collect(lua_State *L, lgr_state *st);
  * for each attribute. */
 uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *filled);
 void lgr_read_attr(lua_State *L, lgr_state *st, const gr_attr *a, int i, void *attrs, const char *who);
+/* The attribute called name from the value on top; also betas = {b1, b2}, as PyTorch writes that pair. False if
+ * there is no such attribute. */
+bool lgr_read_option(lua_State *L, lgr_state *st, const gr_info *info, const char *name, void *attrs);
 void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs);
 const gr_attr *lgr_find_attr(const gr_info *info, const char *name); /* NULL if there is none */
 gr_dtype lgr_check_dtype(lua_State *L, int i);

@@ -240,8 +240,9 @@ static bool args_is_options(lua_State *L, int i) {
     return named;
 }
 
-/* adam's pair of rates, as PyTorch writes it */
-static bool args_betas(lua_State *L, lgr_state *st, const gr_info *info, const char *name, void *attrs) {
+bool lgr_read_option(lua_State *L, lgr_state *st, const gr_info *info, const char *name, void *attrs) {
+    const gr_attr *a = lgr_find_attr(info, name);
+    if (a) return lgr_read_attr(L, st, a, lua_gettop(L), attrs, info->name), true;
     const gr_attr *b1 = lgr_find_attr(info, "beta1"), *b2 = lgr_find_attr(info, "beta2");
     if (strcmp(name, "betas") != 0 || !b1 || !b2) return false;
     int i = lua_gettop(L);
@@ -262,17 +263,10 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
             luaL_error(L, "%s: option table has the key %s; names are expected", info->name, luaL_tolstring(L, -2, NULL));
         const char *name = lua_tostring(L, -2);
         const gr_attr *a = lgr_find_attr(info, name);
-        if (!a && args_betas(L, st, info, name, attrs)) {
-            lua_pop(L, 1);
-            continue;
-        }
-        if (!a && info->inputs && !*info->inputs && strcmp(name, "requires_grad") == 0) { /* creators: op_call's */
-            lua_pop(L, 1);
-            continue;
-        }
-        if (!a) args_unknown_option(L, info, name);
-        lgr_read_attr(L, st, a, -1, attrs, info->name);
-        given |= 1ull << (a - info->attrs);
+        bool creator = info->inputs && !*info->inputs; /* requires_grad is for op_call */
+        if (!lgr_read_option(L, st, info, name, attrs) && !(creator && strcmp(name, "requires_grad") == 0))
+            args_unknown_option(L, info, name);
+        if (a) given |= 1ull << (a - info->attrs);
         lua_pop(L, 1);
     }
     return given;

@@ -45,6 +45,15 @@ static const gr_attr *layer_find_attr(gr_layer *l, const char *name) {
     return k ? lgr_find_attr(gr_layer_kind_schema(k), name) : NULL;
 }
 
+/* "training type path weight bias": what there is besides methods, for suggestions. */
+static const char *layer_push_names(lua_State *L, gr_layer *l) {
+    const char *name;
+    lua_pushliteral(L, "training type path");
+    for (int i = 0; gr_layer_param_peek(l, i, &name); i++) lua_pushfstring(L, "%s %s", lua_tostring(L, -1), name), lua_remove(L, -2);
+    for (int i = 0; gr_layer_child_peek(l, i, &name); i++) lua_pushfstring(L, "%s %s", lua_tostring(L, -1), name), lua_remove(L, -2);
+    return lua_tostring(L, -1);
+}
+
 static int layer_index(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     gr_layer *l = lgr_check_layer(L, st, 1);
@@ -68,7 +77,7 @@ static int layer_index(lua_State *L) {
     if (lua_rawgeti(L, -1, LAYER_DEFINITION) == LUA_TTABLE && lua_getfield(L, -1, key) != LUA_TNIL) return 1;
     if (!gr_layer_kind_peek(l)) return lua_pushnil(L), 1; /* fields of a Lua layer may be absent */
     if (lua_isinteger(L, 2)) return luaL_error(L, "%s has %d layers, no number %s", gr_layer_type_peek(l), gr_layer_children(l), key);
-    return lgr_unknown_field(L, gr_layer_type_peek(l), key, "training type path", lua_upvalueindex(2));
+    return lgr_unknown_field(L, gr_layer_type_peek(l), key, layer_push_names(L, l), lua_upvalueindex(2));
 }
 
 static int layer_newindex(lua_State *L) {

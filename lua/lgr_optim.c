@@ -42,9 +42,8 @@ static void optim_add_group(lua_State *L, lgr_state *st, gr_optim *o, const gr_i
     lua_pushnil(L);
     while (lua_next(L, group)) {
         const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-        const gr_attr *a = lgr_find_attr(info, key);
-        if (a) lgr_read_attr(L, st, a, lua_gettop(L), attrs, info->name);
-        else if (strcmp(key, "params") != 0) lgr_unknown(L, info->name, "option of a group", key, "params lr weight_decay");
+        if (!lgr_read_option(L, st, info, key, attrs) && strcmp(key, "params") != 0)
+            lgr_unknown(L, info->name, "option of a group", key, "params lr weight_decay");
         lua_pop(L, 1);
     }
     if (lua_getfield(L, group, "params") != LUA_TTABLE) luaL_error(L, "%s: a group has no params", info->name);

@@ -69,15 +69,26 @@ static void tensor_path(lua_State *L, int depth, const int64_t *at) {
     luaL_pushresult(&b);
 }
 
-/* Checks the table at the top against dims, and writes it out when data is given (doubles). */
-static void tensor_walk(lua_State *L, int rank, const int64_t *dims, int depth, int64_t *at, double **data) {
+/* One number as the tensor will hold it: whole ones exactly, others as doubles. */
+typedef union tensor_value { double real; int64_t whole; } tensor_value;
+
+static void tensor_put(lua_State *L, gr_dtype t, tensor_value *v) {
+    double d = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tonumber(L, -1);
+    int ok = 1;
+    if (t <= GR_F64) {
+        v->real = d;
+        return;
+    }
+    v->whole = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tointegerx(L, -1, &ok);
+    if (!ok || (t == GR_U8 && (v->whole < 0 || v->whole > 255)))
+        luaL_error(L, "tensor: %s is not a value of dtype %s", luaL_tolstring(L, -1, NULL), gr_dtype_name(t));
+}
+
+/* Checks the table at the top against dims and writes it out. */
+static void tensor_walk(lua_State *L, gr_dtype t, int rank, const int64_t *dims, int depth, int64_t *at, tensor_value **data) {
     if (depth == rank) {
-        if (lua_type(L, -1) == LUA_TNUMBER) {
-            if (data) *(*data)++ = lua_tonumber(L, -1);
-            return;
-        }
-        if (lua_isboolean(L, -1)) {
-            if (data) *(*data)++ = lua_toboolean(L, -1);
+        if (lua_type(L, -1) == LUA_TNUMBER || lua_isboolean(L, -1)) {
+            tensor_put(L, t, (*data)++);
             return;
         }
         tensor_path(L, depth, at);
@@ -92,7 +103,7 @@ static void tensor_walk(lua_State *L, int rank, const int64_t *dims, int depth, 
     for (int64_t k = 0; k < dims[depth]; k++) {
         at[depth] = k;
         lua_rawgeti(L, -1, k + 1);
-        tensor_walk(L, rank, dims, depth + 1, at, data);
+        tensor_walk(L, t, rank, dims, depth + 1, at, data);
         lua_pop(L, 1);
     }
 }
@@ -107,18 +118,15 @@ static int tensor_new(lua_State *L) {
         return luaL_error(L, "tensor: %s, expected a number or a table of numbers", luaL_typename(L, 1));
     int rank = tensor_table_shape(L, 1, dims);
     for (int d = 0; d < rank; d++) n *= dims[d];
-    double *values = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *values, 0), *p = values;
+    tensor_value *values = lua_newuserdatauv(L, (size_t)(n ? n : 1) * sizeof *values, 0), *p = values;
     lua_pushvalue(L, 1);
-    tensor_walk(L, rank, dims, 0, at, &p);
+    tensor_walk(L, o.dtype, rank, dims, 0, at, &p);
     lua_pop(L, 1);
     lgr_pressure(L, st);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
     gr_tensor *source = NULL, *t = NULL;
-    gr_status s = gr_tensor_borrow(st->ctx, GR_F64, rank, dims, NULL, values, NULL, NULL, &source);
+    gr_status s = gr_tensor_borrow(st->ctx, o.dtype <= GR_F64 ? GR_F64 : GR_I64, rank, dims, NULL, values, NULL, NULL, &source);
     if (s == GR_OK) s = gr_tensor_empty(st->ctx, o.dtype, rank, dims, &t);
-    for (int64_t k = 0; s == GR_OK && o.dtype > GR_F64 && k < n; k++)
-        if (values[k] != floor(values[k]) || (o.dtype == GR_U8 && (values[k] < 0 || values[k] > 255)))
-            s = gr_fail(st->ctx, GR_ERR_DTYPE, "tensor: %.17g is not a value of dtype %s", values[k], gr_dtype_name(o.dtype));
     if (s == GR_OK) s = gr_tensor_copy(t, source);
     gr_release(source);
     if (s == GR_OK) b->object = t;
@@ -170,22 +178,29 @@ static int tensor_full(lua_State *L) { return tensor_constant(L, "full", 0, true
 
 /* ---- to Lua --------------------------------------------------------------------------------------------- */
 
+static void tensor_push_element(lua_State *L, const gr_tensor *t, const void *p) {
+    switch (gr_tensor_dtype(t)) {
+    case GR_F32: lua_pushnumber(L, (lua_Number) * (const float *)p); break;
+    case GR_F64: lua_pushnumber(L, *(const double *)p); break;
+    case GR_I64: lua_pushinteger(L, *(const int64_t *)p); break;
+    default: lua_pushinteger(L, *(const uint8_t *)p); break;
+    }
+}
+
 static int tensor_item(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     gr_tensor *t = lgr_check_tensor(L, st, 1);
     double v;
     if (gr_tensor_item(t, &v) != GR_OK) return lgr_raise(L, st);
-    if (gr_tensor_dtype(t) <= GR_F64) lua_pushnumber(L, v);
-    else lua_pushinteger(L, (lua_Integer)v);
+    tensor_push_element(L, t, gr_tensor_data_peek(t));
     return 1;
 }
 
 static void tensor_push_dim(lua_State *L, const gr_tensor *t, int depth, int64_t *at) {
     if (depth == gr_tensor_rank(t)) {
-        double v;
-        gr_tensor_get(t, at, &v);
-        if (gr_tensor_dtype(t) <= GR_F64) lua_pushnumber(L, v);
-        else lua_pushinteger(L, (lua_Integer)v);
+        int64_t offset = 0;
+        for (int d = 0; d < depth; d++) offset += at[d] * gr_tensor_strides_peek(t)[d];
+        tensor_push_element(L, t, (const char *)gr_tensor_data_peek(t) + offset * (int64_t)gr_dtype_size(gr_tensor_dtype(t)));
         return;
     }
     int64_t n = gr_tensor_dims_peek(t)[depth];
