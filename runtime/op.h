@@ -115,6 +115,7 @@ typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs
 typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
+typedef struct gri_batch_norm_attrs { bool training; double eps; } gri_batch_norm_attrs;  /* batch_norm, its layers */
 typedef struct gri_conv2d_attrs {                                    /* conv2d, its gradients, Conv2d */
     int64_t stride[2], padding[2], dilation[2], groups;
     gr_dims shape; /* gradients: of what they are for */

@@ -21,7 +21,6 @@
 #define BATCH_NORM_COLUMNS 256 /* below: that many columns of [n, c * spatial] at once */
 
 enum { BATCH_NORM_X, BATCH_NORM_WEIGHT, BATCH_NORM_BIAS, BATCH_NORM_RUNNING_MEAN, BATCH_NORM_RUNNING_VAR };
-typedef struct batch_norm_attrs { bool training; double eps; } batch_norm_attrs;
 
 /* Row-major [n, c, s]. */
 typedef struct batch_norm_job {
@@ -134,7 +133,7 @@ static gr_status batch_norm_check_vector(gri_call *c, int i, const char *name, i
 
 static gr_status batch_norm_shape(gri_call *c) {
     static const char *const names[] = {"x", "weight", "bias", "running_mean", "running_var"};
-    const batch_norm_attrs *a = c->attrs;
+    const gri_batch_norm_attrs *a = c->attrs;
     const gr_tensor *x = c->in[BATCH_NORM_X];
     GR_TRY(gri_want_float(c, BATCH_NORM_X));
     if (x->rank < 2) return gr_fail(c->ctx, GR_ERR_SHAPE, "x is %s, expected [n,channels,...]", gri_tensor_text(x));
@@ -174,7 +173,7 @@ static void batch_norm_blocks(void *arg, int64_t from_block, int64_t to_block) {
 }
 
 static gr_status batch_norm_kernel(gri_call *c) {
-    const batch_norm_attrs *a = c->attrs;
+    const gri_batch_norm_attrs *a = c->attrs;
     batch_norm_job j = {.training = a->training, .eps = a->eps};
     const real *in[BATCH_NORM_RUNNING_VAR + 1] = {0};
     batch_norm_dims(&j, c->in[BATCH_NORM_X]);
@@ -262,7 +261,7 @@ static gr_status batch_norm_to_running(gri_grad *g) {
 }
 
 static gr_status batch_norm_backward_rule(gri_grad *g) {
-    const batch_norm_attrs *a = g->attrs;
+    const gri_batch_norm_attrs *a = g->attrs;
     static const int to[] = {BATCH_NORM_X, BATCH_NORM_WEIGHT, BATCH_NORM_BIAS};
     gr_tensor *weight = g->n_in > BATCH_NORM_WEIGHT ? g->in[BATCH_NORM_WEIGHT] : NULL;
     gr_tensor *in[] = {g->dy[0], g->in[BATCH_NORM_X], weight, g->out[1], g->out[2]};
@@ -271,8 +270,8 @@ static gr_status batch_norm_backward_rule(gri_grad *g) {
 }
 
 static const gr_attr batch_norm_schema[] = {
-    {"training", GR_ATTR_BOOL, offsetof(batch_norm_attrs, training), .required = false},
-    {"eps", GR_ATTR_REAL, offsetof(batch_norm_attrs, eps), .value = 1e-5},
+    {"training", GR_ATTR_BOOL, offsetof(gri_batch_norm_attrs, training), .required = false},
+    {"eps", GR_ATTR_REAL, offsetof(gri_batch_norm_attrs, eps), .value = 1e-5},
     GR_ATTR_END};
 
 static const gr_case batch_norm_cases[] = {
@@ -288,7 +287,7 @@ static const gr_case batch_norm_cases[] = {
 
 GR_OP(batch_norm) = {
     .info = {.name = "batch_norm", .inputs = "x weight? bias? running_mean? running_var?", .attrs = batch_norm_schema,
-             .attr_size = sizeof(batch_norm_attrs), .cases = batch_norm_cases,
+             .attr_size = sizeof(gri_batch_norm_attrs), .cases = batch_norm_cases,
              .doc = "x [n,channels,...] normalised by channel, scaled by weight and shifted by bias. Returns y and the\n"
                     "mean and 1/sqrt(variance + eps) used: of the batch if training is true, else the running ones."},
     .n_out = 3,

@@ -281,6 +281,41 @@ static void gradients_of_batch_norm(void **unused) {
     check_ctx_free(ctx);
 }
 
+/* Two steps of training by hand, then evaluation. The layout of the attributes is layers/batch_norm.c's. */
+typedef struct { int64_t num_features; double eps, momentum; bool affine, track_running_stats; } layer_attrs;
+
+static void batch_norm_layer(void **unused) {
+    (void)unused;
+    gr_ctx *ctx = check_ctx(1, NULL);
+    gr_layer *l = NULL;
+    const gr_layer_kind *kind = gr_layer_kind_find("BatchNorm1d");
+    layer_attrs a = {1, 1e-5, 0.1, true, true};
+    check_ok(ctx, gr_layer_new(ctx, kind, &a, &l));
+    const char *name;
+    gr_tensor *x = check_values(ctx, GR_F32, CHECK_DIMS(3, 1), (double[]){1, 3, 8}), *y, *wide;
+    gr_tensor *mean = gr_layer_buffer_peek(l, 0, &name), *var = gr_layer_buffer_peek(l, 1, &name);
+    static const double means[] = {0.4, 0.76}, vars[] = {2.2, 3.28}; /* the batch: mean 4, unbiased variance 13 */
+    for (int step = 0; step < 2; step++) {
+        check_ok(ctx, gr_layer_forward(l, 1, &x, &y));
+        check_close(mean, 1, &means[step], 1e-6);
+        check_close(var, 1, &vars[step], 1e-6);
+        check_close(y, 3, (double[]){-1.0190488, -0.33968294, 1.3587318}, 1e-6);
+        gr_release(y);
+    }
+    check_ok(ctx, gr_layer_train(l, false));
+    check_ok(ctx, gr_layer_forward(l, 1, &x, &y));
+    for (int i = 0; i < 3; i++)
+        assert_true(fabs(check_get(y, i) - (check_get(x, i) - 0.76) / sqrt(3.28 + 1e-5)) < 1e-6);
+    check_close(mean, 1, &means[1], 1e-6);
+    gr_release(y);
+    wide = check_values(ctx, GR_F32, CHECK_DIMS(1, 2), (double[]){1, 2});
+    assert_int_equal(gr_layer_forward(l, 1, &wide, &y), GR_ERR_SHAPE);
+    assert_non_null(strstr(gr_errmsg(ctx), "input f32[1,2] has 2 channels, expected 1"));
+    gr_clear_error(ctx);
+    gr_release(l), gr_release(x), gr_release(wide);
+    check_ctx_free(ctx);
+}
+
 /* ---- dropout -------------------------------------------------------------------------------------------- */
 
 static void dropout_keeps_its_share(void **unused) {
@@ -488,6 +523,7 @@ int main(void) {
         cmocka_unit_test(batch_norm_under_a_large_mean),
         cmocka_unit_test(batch_norm_refuses),
         cmocka_unit_test(gradients_of_batch_norm),
+        cmocka_unit_test(batch_norm_layer),
         cmocka_unit_test(dropout_keeps_its_share),
         cmocka_unit_test(dropout_drops_the_same_everywhere),
         cmocka_unit_test(gradients_of_dropout),
