@@ -45,7 +45,8 @@ COPY_ADD(copy_add_i64, uint64_t)
 COPY_ADD(copy_add_u8, uint8_t)
 
 void gri_copy_run(gr_dtype t, void *dst, const void *src, int64_t n, gri_mode mode) {
-    static void (*const add[])(void *, const void *, int64_t) = {copy_add_f32, copy_add_f64, copy_add_i64, copy_add_u8};
+    static void (*const add[])(void *, const void *, int64_t) = {
+        [GR_F32] = copy_add_f32, [GR_F64] = copy_add_f64, [GR_I64] = copy_add_i64, [GR_U8] = copy_add_u8};
     if (mode == GRI_SET) memcpy(dst, src, (size_t)n * gri_size(t));
     else add[t](dst, src, n);
 }
@@ -96,12 +97,14 @@ static inline void copy_block_4(char *dst, int64_t to, const char *src, int64_t 
     memcpy(&b, src + from, sizeof b);
     memcpy(&c, src + 2 * from, sizeof c);
     memcpy(&d, src + 3 * from, sizeof d);
-    copy_4x4 ab = __builtin_shuffle(a, b, (copy_4x4){0, 4, 1, 5}), cd = __builtin_shuffle(c, d, (copy_4x4){0, 4, 1, 5});
+    copy_4x4 ab = __builtin_shuffle(a, b, (copy_4x4){0, 4, 1, 5});
+    copy_4x4 cd = __builtin_shuffle(c, d, (copy_4x4){0, 4, 1, 5});
     t = __builtin_shuffle(ab, cd, (copy_4x4){0, 1, 4, 5});
     memcpy(dst, &t, sizeof t);
     t = __builtin_shuffle(ab, cd, (copy_4x4){2, 3, 6, 7});
     memcpy(dst + to, &t, sizeof t);
-    ab = __builtin_shuffle(a, b, (copy_4x4){2, 6, 3, 7}), cd = __builtin_shuffle(c, d, (copy_4x4){2, 6, 3, 7});
+    ab = __builtin_shuffle(a, b, (copy_4x4){2, 6, 3, 7});
+    cd = __builtin_shuffle(c, d, (copy_4x4){2, 6, 3, 7});
     t = __builtin_shuffle(ab, cd, (copy_4x4){0, 1, 4, 5});
     memcpy(dst + 2 * to, &t, sizeof t);
     t = __builtin_shuffle(ab, cd, (copy_4x4){2, 3, 6, 7});
@@ -124,15 +127,15 @@ static inline void copy_block_1(char *dst, int64_t to, const char *src, int64_t 
 }
 
 /* dst[i][j] = src[j][i] for i < rows, j < columns, in blocks of `step`. */
-#define COPY_TILE_OF(name, type, block, step)                                                                    \
-    static void name(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, int64_t columns) {       \
-        const int64_t size = sizeof(type);                                                                        \
-        int64_t whole_rows = rows - rows % step, whole = columns - columns % step;                                \
-        for (int64_t i = 0; i < whole_rows; i += step)                                                            \
-            for (int64_t j = 0; j < whole; j += step) block(dst + i * to + j * size, to, src + j * from + i * size, from); \
-        for (int64_t i = 0; i < rows; i++)                                                                        \
-            for (int64_t j = i < whole_rows ? whole : 0; j < columns; j++)                                        \
-                *(type *)(void *)(dst + i * to + j * size) = *(const type *)(const void *)(src + j * from + i * size); \
+#define COPY_TILE_OF(name, type, block, step)                                                                \
+    static void name(char *dst, int64_t to, const char *src, int64_t from, int64_t rows, int64_t columns) {   \
+        const int64_t size = sizeof(type), whole_rows = rows - rows % step, whole = columns - columns % step; \
+        for (int64_t i = 0; i < whole_rows; i += step)                                                        \
+            for (int64_t j = 0; j < whole; j += step)                                                         \
+                block(dst + i * to + j * size, to, src + j * from + i * size, from);                          \
+        for (int64_t i = 0; i < rows; i++)                                                                    \
+            for (int64_t j = i < whole_rows ? whole : 0; j < columns; j++)                                    \
+                memcpy(dst + i * to + j * size, src + j * from + i * size, sizeof(type));                     \
     }
 COPY_TILE_OF(copy_tile_1, uint8_t, copy_block_1, 1)
 COPY_TILE_OF(copy_tile_4, uint32_t, copy_block_4, 4)
@@ -155,7 +158,8 @@ static void copy_tiles_piece(void *arg, int64_t piece) {
     const copy_plan *p = arg;
     int64_t r = p->rank - 2, c = p->rank - 1, to = 0, from = 0;
     int64_t across = (p->dims[c] + COPY_COLUMNS - 1) / COPY_COLUMNS, down = (p->dims[r] + COPY_ROWS - 1) / COPY_ROWS;
-    int64_t left = piece % across * COPY_COLUMNS, top = piece / across % down * COPY_ROWS, outer = piece / across / down;
+    int64_t left = piece % across * COPY_COLUMNS, top = piece / across % down * COPY_ROWS;
+    int64_t outer = piece / across / down;
     int64_t right = left + COPY_COLUMNS < p->dims[c] ? left + COPY_COLUMNS : p->dims[c];
     int64_t bottom = top + COPY_ROWS < p->dims[r] ? top + COPY_ROWS : p->dims[r];
     for (int64_t d = r - 1; d >= 0; d--) {
@@ -165,7 +169,8 @@ static void copy_tiles_piece(void *arg, int64_t piece) {
     }
     for (int64_t j = left; j < right; j += COPY_TILE)
         for (int64_t i = top; i < bottom; i += COPY_TILE)
-            copy_tile(p, p->dst + to + i * p->to[r] + j * p->size, p->to[r], p->src + from + j * p->from[c] + i * p->size,
+            copy_tile(p, p->dst + to + i * p->to[r] + j * p->size, p->to[r],
+                      p->src + from + j * p->from[c] + i * p->size,
                       p->from[c], bottom - i < COPY_TILE ? bottom - i : COPY_TILE,
                       right - j < COPY_TILE ? right - j : COPY_TILE);
 }
@@ -240,8 +245,8 @@ gr_status gri_copy(gr_ctx *ctx, gr_tensor *dst, const gr_tensor *src, gri_mode m
     if (dst->dtype != src->dtype) return gri_convert(ctx, dst, src, mode);
     if (dst->contiguous && src->contiguous && dst->numel == src->numel && gri_is_float(dst)) {
         size_t bytes = (size_t)dst->numel * gri_size((gr_dtype)dst->dtype);
-        gri_call sum = {.ctx = ctx, .op = &gri_op_add, .n_in = 2, .n_out = 1, .in = GRI_TENSORS(dst, (gr_tensor *)src),
-                        .out = {dst}, .mode = GRI_SET};
+        gri_call sum = {.ctx = ctx, .op = &gri_op_add, .n_in = 2, .n_out = 1, .mode = GRI_SET,
+                        .in = GRI_TENSORS(dst, (gr_tensor *)src), .out = {dst}};
         if (mode == GRI_ADD) return gri_run(&sum); /* dst = dst + src, with the widest vectors there are */
         if (bytes <= 2 * COPY_PIECE) {
             memcpy(dst->data, src->data, bytes);

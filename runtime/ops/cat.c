@@ -28,7 +28,8 @@ static gr_status cat_shape(gri_call *c) {
     GR_TRY(cat_check(c, "concatenate"));
     const gr_tensor *first = c->in[0];
     if (first->rank == 0)
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s has no dimension to join along; stack makes one", gri_tensor_text(first));
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s has no dimension to join along; stack makes one",
+                       gri_tensor_text(first));
     GR_TRY(gri_dim(c->ctx, a->dim, first->rank, &dim));
     *s = gri_spec_of(first);
     for (int i = 1; i < c->n_in; i++) {
@@ -36,8 +37,8 @@ static gr_status cat_shape(gri_call *c) {
         bool fits = x->rank == first->rank;
         for (int d = 0; fits && d < x->rank; d++) fits = d == dim || x->dims[d] == first->dims[d];
         if (!fits)
-            return gr_fail(c->ctx, GR_ERR_SHAPE, "tensor %d is %s, but the first is %s: only dimension %d may differ", i + 1,
-                           gri_tensor_text(x), gri_tensor_text(first), dim + c->ctx->index_base);
+            return gr_fail(c->ctx, GR_ERR_SHAPE, "tensor %d is %s, but the first is %s: only dimension %d may differ",
+                           i + 1, gri_tensor_text(x), gri_tensor_text(first), dim + c->ctx->index_base);
         s->dtype = gri_promote(s->dtype, (gr_dtype)x->dtype);
         s->dims[dim] += x->dims[dim];
         GR_TRY(gri_numel(c->ctx, s->dtype, s->rank, s->dims, &n));
@@ -80,9 +81,10 @@ static const gr_case cat_cases[] = {
     {0}};
 
 GR_OP(cat) = {
-    .info = {.name = "cat", .inputs = "tensors*", .attrs = cat_schema, .attr_size = sizeof(cat_attrs), .cases = cat_cases,
-             .doc = "A list of tensors joined along dimension dim, the first if none is given. All other sizes must be\n"
-                    "the same."},
+    .info = {.name = "cat", .inputs = "tensors*", .attrs = cat_schema, .attr_size = sizeof(cat_attrs),
+             .cases = cat_cases,
+             .doc = "A list of tensors joined along dimension dim, the first if none is given. All other sizes must\n"
+                    "be the same."},
     .input_specs = true,
     .shape = cat_shape,
     .forward = cat_kernels,
@@ -143,8 +145,8 @@ static const gr_case stack_cases[] = {
 GR_OP(stack) = {
     .info = {.name = "stack", .inputs = "tensors*", .attrs = cat_schema, .attr_size = sizeof(cat_attrs),
              .cases = stack_cases,
-             .doc = "A list of tensors of one shape joined along a new dimension that comes to be number dim, the first\n"
-                    "if none is given."},
+             .doc = "A list of tensors of one shape joined along a new dimension that comes to be number dim, the\n"
+                    "first if none is given."},
     .shape = stack_shape,
     .forward = stack_kernels,
     .backward = stack_backward,

@@ -6,7 +6,7 @@
 static gr_status expand_fail(gri_call *c) {
     const gri_shape_attrs *a = c->attrs;
     return gr_fail(c->ctx, GR_ERR_SHAPE,
-                   "%s does not expand to %s: sizes are counted from the last; only a size of 1 can grow, -1 keeps one",
+                   "%s does not expand to %s: from the last on, only a size of 1 can grow; -1 keeps one",
                    gri_tensor_text(c->in[0]), gri_dims_text(a->shape.n, a->shape.v));
 }
 
@@ -50,8 +50,8 @@ static const gr_case expand_cases[] = {
 GR_OP(expand) = {
     .info = {.name = "expand", .inputs = "x", .attrs = expand_schema, .attr_size = sizeof(gri_shape_attrs),
              .cases = expand_cases,
-             .doc = "x repeated to a larger shape without a copy: sizes of 1 grow, new ones come in front, -1 keeps a\n"
-                    "size. Many elements of the result are the same memory: clone it before writing into it."},
+             .doc = "x repeated to a larger shape without a copy: sizes of 1 grow, new ones come in front, -1 keeps\n"
+                    "a size. Many elements of the result are the same memory: clone it before writing into it."},
     .view = expand_view,
     .backward = expand_backward,
 };

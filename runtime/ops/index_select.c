@@ -56,13 +56,14 @@ static gr_status index_check(gri_call *c, int dim, int rank, const int64_t *dims
         int64_t v = at[j * step];
         if ((uint64_t)v - (uint64_t)base < (uint64_t)dims[dim]) continue;
         if (dims[dim] == 0)
-            return gr_fail(c->ctx, GR_ERR_INDEX, "position %lld (place %lld of the index): dimension %lld of %s is empty",
+            return gr_fail(c->ctx, GR_ERR_INDEX,
+                           "position %lld (place %lld of the index): dimension %lld of %s is empty",
                            (long long)v, (long long)(j + base), (long long)(dim + base), gri_dims_text(rank, dims));
         return gr_fail(c->ctx, GR_ERR_INDEX,
-                       "position %lld (place %lld of the index) is outside dimension %lld of %s: positions are %lld to %lld%s",
+                       "position %lld (place %lld of the index) is outside dimension %lld of %s: %lld to %lld%s",
                        (long long)v, (long long)(j + base), (long long)(dim + base), gri_dims_text(rank, dims),
                        (long long)base, (long long)(dims[dim] - 1 + base),
-                       v == 0 && base == 1 ? "; they count from 1, not from 0" : "");
+                       v == 0 && base == 1 ? "; positions count from 1, not from 0" : "");
     }
     return GR_OK;
 }
@@ -113,7 +114,8 @@ static void index_take(const index_plan *p, int64_t o, int64_t j, int64_t end) {
     }
     char *y = p->all.data + o * p->all.outer;
     const char *x = p->some.data + o * p->some.outer;
-    for (; j < end; j++) gri_copy_run(p->dtype, y + j * p->all.row, x + index_at(p, j) * p->some.row, p->inner, p->mode);
+    for (; j < end; j++)
+        gri_copy_run(p->dtype, y + j * p->all.row, x + index_at(p, j) * p->some.row, p->inner, p->mode);
 }
 
 /* `cut` rows of the [outer, k] there are. */
@@ -157,7 +159,8 @@ static const gr_attr index_select_schema[] = {
 static const gr_case index_select_cases[] = {
     {.in = "3,2 i64:3", .give = "{{1,2},{3,4},{5,6}}, {3,1,3}", .want = "{{5,6},{1,2},{5,6}}"},
     {.in = "2,3 i64:2", .attrs = "dim=2", .give = "{{1,2,3},{4,5,6}}, {2,2}", .want = "{{2,2},{5,5}}"},
-    {.in = "2,2,2 i64:1", .attrs = "dim=-2", .give = "{{{1,2},{3,4}},{{5,6},{7,8}}}, {2}", .want = "{{{3,4}},{{7,8}}}"},
+    {.in = "2,2,2 i64:1", .attrs = "dim=-2", .give = "{{{1,2},{3,4}},{{5,6},{7,8}}}, {2}",
+     .want = "{{{3,4}},{{7,8}}}"},
     {.in = "4,3 i64(1..4):6"},
     {.in = "3,5,2 i64(1..5):4", .attrs = "dim=2"},
     {.in = "4,3 i64(1..4):0"},
@@ -166,8 +169,8 @@ static const gr_case index_select_cases[] = {
 GR_OP(index_select) = {
     .info = {.name = "index_select", .inputs = "x dim: index", .attrs = index_select_schema,
              .attr_size = sizeof(index_select_attrs), .cases = index_select_cases,
-             .doc = "The positions of dimension dim (the first if none is given) that index, an i64 tensor, lists: in its\n"
-                    "order, and as often as it lists them."},
+             .doc = "The positions of dimension dim (the first if none is given) that index, an i64 tensor, lists:\n"
+                    "in its order, and as often as it lists them."},
     .keeps = GRI_KEEP_IN(1),
     .shape = index_select_shape,
     .forward = index_select_kernels,
@@ -185,8 +188,8 @@ static gr_status index_add_shape(gri_call *c) {
     GR_TRY(index_wanted(c));
     if (dy->dims[dim] != c->in[1]->numel)
         return gr_fail(c->ctx, GR_ERR_SHAPE, "%s has %lld positions in dimension %d, but the index %s lists %lld",
-                       gri_tensor_text(dy), (long long)dy->dims[dim], dim + c->ctx->index_base, gri_tensor_text(c->in[1]),
-                       (long long)c->in[1]->numel);
+                       gri_tensor_text(dy), (long long)dy->dims[dim], dim + c->ctx->index_base,
+                       gri_tensor_text(c->in[1]), (long long)c->in[1]->numel);
     c->spec[0] = gri_spec_of(dy);
     c->spec[0].dims[dim] = a->size;
     return gri_numel(c->ctx, (gr_dtype)dy->dtype, dy->rank, c->spec[0].dims, &n);
@@ -201,7 +204,8 @@ static void index_add_piece(void *arg, int64_t piece) {
     int64_t n = p->inner - from < p->cut ? p->inner - from : p->cut, skip = from * (int64_t)gr_dtype_size(p->dtype);
     char *x = p->some.data + o * p->some.outer + skip;
     const char *dy = p->all.data + o * p->all.outer + skip;
-    for (int64_t j = 0; j < p->k; j++) gri_copy_run(p->dtype, x + index_at(p, j) * p->some.row, dy + j * p->all.row, n, GRI_ADD);
+    for (int64_t j = 0; j < p->k; j++)
+        gri_copy_run(p->dtype, x + index_at(p, j) * p->some.row, dy + j * p->all.row, n, GRI_ADD);
 }
 
 /* dy is row-major. */
@@ -252,7 +256,8 @@ static const gr_case index_add_cases[] = {
     {0}};
 
 GR_OP(index_add) = {
-    .info = {.name = "index_add", .inputs = "dy index", .attrs = index_add_schema, .attr_size = sizeof(index_add_attrs),
+    .info = {.name = "index_add", .inputs = "dy index", .attrs = index_add_schema,
+             .attr_size = sizeof(index_add_attrs),
              .hidden = true, .cases = index_add_cases,
              .doc = "Zeros with size positions in dimension dim, to which those of dy are added where index says."},
     .keeps = GRI_KEEP_IN(1),

@@ -18,8 +18,8 @@ static gr_status narrow_fail(gri_call *c, const char *what, int64_t at, int dim)
     const gr_tensor *x = c->in[0];
     int base = c->ctx->index_base;
     if (x->dims[dim] == 0)
-        return gr_fail(c->ctx, GR_ERR_INDEX, "%s %lld: dimension %d of %s is empty", what, narrow_shown(c, at), dim + base,
-                       gri_tensor_text(x));
+        return gr_fail(c->ctx, GR_ERR_INDEX, "%s %lld: dimension %d of %s is empty", what, narrow_shown(c, at),
+                       dim + base, gri_tensor_text(x));
     return gr_fail(c->ctx, GR_ERR_INDEX, "%s %lld is outside dimension %d of %s: positions are %d to %lld", what,
                    narrow_shown(c, at), dim + base, gri_tensor_text(x), base, (long long)x->dims[dim] - 1 + base);
 }
@@ -56,7 +56,8 @@ static gr_status narrow_view(gri_call *c) {
     if (a->length < 0) return gr_fail(c->ctx, GR_ERR_ARG, "length %lld is negative", (long long)a->length);
     if (start < 0 || start > size || (start == size && a->length > 0)) return narrow_fail(c, "start", a->start, dim);
     if (a->length > size - start)
-        return gr_fail(c->ctx, GR_ERR_INDEX, "length %lld from start %lld leaves dimension %d of %s, which has %lld positions",
+        return gr_fail(c->ctx, GR_ERR_INDEX,
+                       "length %lld from start %lld leaves dimension %d of %s, which has %lld positions",
                        (long long)a->length, narrow_shown(c, a->start), dim + c->ctx->index_base, gri_tensor_text(x),
                        (long long)size);
     return narrow_part(c, dim, start, a->length, 1);
@@ -102,7 +103,8 @@ static gr_status slice_view(gri_call *c) {
         if (stop < 0 || stop >= size) return narrow_fail(c, "stop", a->stop, dim);
         if (stop < start)
             return gr_fail(c->ctx, GR_ERR_INDEX, "start %lld comes after stop %lld in dimension %d of %s",
-                           narrow_shown(c, a->start), narrow_shown(c, a->stop), dim + c->ctx->index_base, gri_tensor_text(x));
+                           narrow_shown(c, a->start), narrow_shown(c, a->stop), dim + c->ctx->index_base,
+                           gri_tensor_text(x));
     } else if (start < 0 || start > size) {
         return narrow_fail(c, "start", a->start, dim);
     }
@@ -131,8 +133,8 @@ static const gr_case slice_cases[] = {
 GR_OP(slice) = {
     .info = {.name = "slice", .inputs = "x", .attrs = slice_schema, .attr_size = sizeof(slice_attrs),
              .cases = slice_cases,
-             .doc = "The positions start, start + step, … of dimension dim, up to and including stop; negative ones count\n"
-                    "from the end. stop = start - 1 gives none. A view."},
+             .doc = "The positions start, start + step, … of dimension dim, up to and including stop; negative ones\n"
+                    "count from the end. stop = start - 1 gives none. A view."},
     .view = slice_view,
     .backward = slice_backward,
 };
@@ -173,7 +175,8 @@ static const gr_case select_cases[] = {
 
 GR_OP(select) = {
     .info = {.name = "select", .inputs = "x", .attrs = select_schema, .attr_size = sizeof(gri_select_attrs),
-             .cases = select_cases, .doc = "What is at one position of dimension dim, without that dimension. A view."},
+             .cases = select_cases,
+             .doc = "What is at one position of dimension dim, without that dimension. A view."},
     .view = select_view,
     .backward = select_backward,
 };
@@ -192,7 +195,8 @@ static gr_status place_shape(gri_call *c) {
         if (d != dim && dy->dims[d - (one && d > dim)] != a->shape.v[d]) fits = false;
     if (a->step < 1 || a->start < 0 || (count && a->start + (count - 1) * a->step >= a->shape.v[dim])) fits = false;
     if (fits) return GR_OK;
-    return gr_fail(c->ctx, GR_ERR_SHAPE, "%s does not fit into dimension %d of %s from position %lld in steps of %lld",
+    return gr_fail(c->ctx, GR_ERR_SHAPE,
+                   "%s does not fit into dimension %d of %s from position %lld in steps of %lld",
                    gri_tensor_text(dy), dim + c->ctx->index_base, gri_dims_text(a->shape.n, a->shape.v),
                    narrow_shown(c, a->start), (long long)a->step);
 }
@@ -233,8 +237,8 @@ static const gr_case place_cases[] = {
 GR_OP(place) = {
     .info = {.name = "place", .inputs = "dy", .attrs = place_schema, .attr_size = sizeof(place_attrs), .hidden = true,
              .cases = place_cases,
-             .doc = "Zeros of the given shape, with dy at start, start + step, … of dimension dim, or, if dy lacks that\n"
-                    "dimension, at start."},
+             .doc = "Zeros of the given shape, with dy at start, start + step, … of dimension dim, or, if dy lacks\n"
+                    "that dimension, at start."},
     .shape = place_shape,
     .forward = place_kernels,
     .backward = place_backward,

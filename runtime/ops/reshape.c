@@ -50,8 +50,9 @@ static gr_status reshape_sizes(gri_call *c, const gr_dims *want, int64_t *dims) 
         return gr_fail(c->ctx, GR_ERR_SHAPE, "%s to %s: -1 could be any size, since the others multiply to 0",
                        gri_tensor_text(x), gri_dims_text(want->n, want->v));
     if (n != x->numel)
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s has %lld elements, %s %s %lld", gri_tensor_text(x), (long long)x->numel,
-                       gri_dims_text(want->n, want->v), unknown >= 0 ? "needs a multiple of" : "has", (long long)given);
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s has %lld elements, %s %s %lld", gri_tensor_text(x),
+                       (long long)x->numel, gri_dims_text(want->n, want->v),
+                       unknown >= 0 ? "needs a multiple of" : "has", (long long)given);
     return GR_OK;
 }
 
@@ -99,8 +100,8 @@ static const gr_case reshape_cases[] = {
 GR_OP(reshape) = {
     .info = {.name = "reshape", .inputs = "x", .attrs = reshape_schema, .attr_size = sizeof(gri_shape_attrs),
              .cases = reshape_cases,
-             .doc = "The elements of x in another shape; one size may be -1 and is worked out. No copy is made where\n"
-                    "x's memory already reads that way."},
+             .doc = "The elements of x in another shape; one size may be -1 and is worked out. No copy is made\n"
+                    "where x's memory already reads that way."},
     .view = reshape_view,
     .backward = reshape_backward,
 };
@@ -113,7 +114,8 @@ static gr_status view_view(gri_call *c) {
     int64_t dims[GR_MAX_RANK], strides[GR_MAX_RANK];
     GR_TRY(reshape_sizes(c, &a->shape, dims));
     if (!reshape_strides(x, a->shape.n, dims, strides))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "the memory of %s with strides %s does not read as %s; reshape copies it",
+        return gr_fail(c->ctx, GR_ERR_SHAPE,
+                       "the memory of %s with strides %s does not read as %s; reshape copies it",
                        gri_tensor_text(x), gri_dims_text(x->rank, x->strides), gri_dims_text(a->shape.n, dims));
     return gri_tensor_view(x, a->shape.n, dims, strides, 0, &c->out[0]);
 }

@@ -45,8 +45,8 @@ static const gr_case squeeze_cases[] = {
 GR_OP(squeeze) = {
     .info = {.name = "squeeze", .inputs = "x", .attrs = squeeze_schema, .attr_size = sizeof(squeeze_attrs),
              .cases = squeeze_cases,
-             .doc = "x without its dimensions of size 1, or without those among dim (a number or a list) that are of\n"
-                    "size 1. A view."},
+             .doc = "x without its dimensions of size 1, or without those among dim (a number or a list) that are\n"
+                    "of size 1. A view."},
     .view = squeeze_view,
     .backward = squeeze_backward,
 };

@@ -54,7 +54,9 @@ static inline gr_tensor *run_op(const char *name, int n, gr_tensor *const *in, c
     return y;
 }
 
-static inline gr_tensor *run1(const char *name, gr_tensor *x, const char *attrs) { return run_op(name, 1, &x, attrs); }
+static inline gr_tensor *run1(const char *name, gr_tensor *x, const char *attrs) {
+    return run_op(name, 1, &x, attrs);
+}
 
 /* 1, 2, 3, … */
 static inline gr_tensor *counted(gr_dtype t, const int64_t *dims) {
