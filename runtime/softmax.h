@@ -79,7 +79,8 @@ static inline void gri_column_step(int64_t w, const real *x, const real *m, real
 }
 
 /* As gri_row_exp for w rows, element i of row k at i * stride + k; max has room for GRI_COLUMNS. */
-static inline void gri_columns_exp(int64_t n, int64_t stride, int64_t w, const real *x, real *y, real *max, double *sum) {
+static inline void gri_columns_exp(int64_t n, int64_t stride, int64_t w, const real *x, real *y, real *max,
+                                   double *sum) {
     _Alignas(64) real e[GRI_COLUMNS] = {0};
     for (int64_t k = 0; k < GRI_COLUMNS; k++) {
         max[k] = k < w ? -(real)INFINITY : 0;

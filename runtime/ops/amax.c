@@ -88,15 +88,17 @@ static const gr_attr amax_schema[] = {
 static const gr_case amax_cases[] = {
     {.in = "2,3", .give = "{{1,5,3},{4,2,6}}", .want = "6"},
     {.in = "2,3", .attrs = "dim=1", .give = "{{1,5,3},{4,2,6}}", .want = "{4,5,6}"},
-    {.in = "2,3", .attrs = "dim=-1, keepdim=true", .give = "{{1,0/0,3},{4,2,6}}", .want = "{{0/0},{6}}", .no_grad = true},
+    {.in = "2,3", .attrs = "dim=-1, keepdim=true", .give = "{{1,0/0,3},{4,2,6}}", .want = "{{0/0},{6}}",
+     .no_grad = true},
     {.in = "3,4,5", .attrs = "dim={1,3}"},
     {.in = "()"},
     {0}};
 
 GR_OP(amax) = {
-    .info = {.name = "amax", .inputs = "x", .attrs = amax_schema, .attr_size = sizeof(gri_reduce_attrs), .cases = amax_cases,
-             .doc = "Largest element over dim (a number or a list; all if none is given). Elements that tie share the\n"
-                    "gradient evenly."},
+    .info = {.name = "amax", .inputs = "x", .attrs = amax_schema, .attr_size = sizeof(gri_reduce_attrs),
+             .cases = amax_cases,
+             .doc = "Largest element over dim (a number or a list; all if none is given). Elements that tie share\n"
+                    "the gradient evenly."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = amax_shape,
     .forward = amax_kernels,

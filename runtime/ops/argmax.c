@@ -62,7 +62,8 @@ ARGMAX_REDUCTION(argmax_whole, int64_t, int64_t, INT64_MIN)
 static gr_status argmax_shape(gri_call *c) {
     const gri_reduce_attrs *a = c->attrs;
     uint32_t mask;
-    if (a->dim.n > 1) return gr_fail(c->ctx, GR_ERR_ARG, "%d dims given; argmax goes along one, or over all", a->dim.n);
+    if (a->dim.n > 1)
+        return gr_fail(c->ctx, GR_ERR_ARG, "%d dims given; argmax goes along one, or over all", a->dim.n);
     GR_TRY(gri_dim_mask(c->ctx, &a->dim, c->in[0]->rank, &mask));
     GR_TRY(gri_want_some(c, mask));
     gri_reduced_spec(c->in[0], mask, a->keepdim, GR_I64, &c->spec[0]);
@@ -88,7 +89,8 @@ static const gr_attr argmax_schema[] = {
 static const gr_case argmax_cases[] = {
     {.in = "2,3", .give = "{{1,5,3},{4,2,6}}", .want = "6", .no_grad = true},
     {.in = "2,3", .attrs = "dim=1", .give = "{{1,5,3},{4,2,6}}", .want = "{2,1,2}", .no_grad = true},
-    {.in = "2,3", .attrs = "dim=2, keepdim=true", .give = "{{7,7,3},{4,0/0,6}}", .want = "{{1},{2}}", .no_grad = true},
+    {.in = "2,3", .attrs = "dim=2, keepdim=true", .give = "{{7,7,3},{4,0/0,6}}", .want = "{{1},{2}}",
+     .no_grad = true},
     {.in = "3,4,5", .attrs = "dim=2", .no_grad = true},
     {.in = "100,10", .attrs = "dim=-1", .no_grad = true},
     {0}};
@@ -96,8 +98,8 @@ static const gr_case argmax_cases[] = {
 GR_OP(argmax) = {
     .info = {.name = "argmax", .inputs = "x", .attrs = argmax_schema, .attr_size = sizeof(gri_reduce_attrs),
              .cases = argmax_cases,
-             .doc = "Position of the largest element along dim, or among all elements if none is given; the first of\n"
-                    "equals. NaN counts as the largest."},
+             .doc = "Position of the largest element along dim, or among all elements if none is given; the first\n"
+                    "of equals. NaN counts as the largest."},
     .shape = argmax_shape,
     .forward = argmax_kernels,
 };

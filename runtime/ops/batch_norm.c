@@ -126,8 +126,8 @@ static gr_status batch_norm_check_vector(gri_call *c, int i, const char *name, i
     if (!t) return GR_OK;
     GR_TRY(gri_want_float(c, i));
     if (t->rank != 1 || t->dims[0] != channels)
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is %s, expected [%lld], one for each channel", name, gri_tensor_text(t),
-                       (long long)channels);
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is %s, expected [%lld], one for each channel", name,
+                       gri_tensor_text(t), (long long)channels);
     return GR_OK;
 }
 
@@ -138,11 +138,13 @@ static gr_status batch_norm_shape(gri_call *c) {
     GR_TRY(gri_want_float(c, BATCH_NORM_X));
     if (x->rank < 2) return gr_fail(c->ctx, GR_ERR_SHAPE, "x is %s, expected [n,channels,...]", gri_tensor_text(x));
     for (int i = BATCH_NORM_WEIGHT; i < c->n_in; i++) GR_TRY(batch_norm_check_vector(c, i, names[i], x->dims[1]));
-    bool running = c->n_in > BATCH_NORM_RUNNING_VAR && c->in[BATCH_NORM_RUNNING_MEAN] && c->in[BATCH_NORM_RUNNING_VAR];
+    bool running = c->n_in > BATCH_NORM_RUNNING_VAR;
+    running = running && c->in[BATCH_NORM_RUNNING_MEAN] && c->in[BATCH_NORM_RUNNING_VAR];
     if (!a->training && !running)
         return gr_fail(c->ctx, GR_ERR_ARG, "running_mean and running_var are needed unless training is true");
     if (a->training && x->dims[1] > 0 && x->numel <= x->dims[1])
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "x is %s: the statistics of a batch need at least 2 values for each channel",
+        return gr_fail(c->ctx, GR_ERR_SHAPE,
+                       "x is %s: the statistics of a batch need at least 2 values for each channel",
                        gri_tensor_text(x));
     c->spec[0] = gri_spec_of(x);
     c->spec[1] = c->spec[2] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 1, .dims = {x->dims[1]}};
@@ -155,7 +157,10 @@ static void batch_norm_blocks(void *arg, int64_t from_block, int64_t to_block) {
     for (int64_t k = from_block; k < to_block; k++) {
         int64_t from = k * j->block, to = from + j->block < j->c ? from + j->block : j->c;
         if (!j->training) {
-            for (int64_t c = from; c < to; c++) mean[c - from] = j->running_mean[c], var[c - from] = j->running_var[c];
+            for (int64_t c = from; c < to; c++) {
+                mean[c - from] = j->running_mean[c];
+                var[c - from] = j->running_var[c];
+            }
         } else if (j->block == 1) {
             batch_norm_channel(j, from, mean, var);
         } else {
@@ -278,7 +283,8 @@ static const gr_case batch_norm_cases[] = {
     {.in = "2,2 2 2", .attrs = "training=true, eps=0", .give = "{{1,2},{3,8}}, {1,2}, {0,1}",
      .want = "{{-1,-1},{1,3}}, {2,5}, {1,0.333333333}"},
     {.in = "2,1 1 1 1 1", .attrs = "eps=0", .give = "{{1},{3}}, {2}, {1}, {1}, {4}", .want = "{{1},{3}}, {1}, {0.5}"},
-    {.in = "2,2", .attrs = "training=true, eps=0", .give = "{{1,2},{3,8}}", .want = "{{-1,-1},{1,1}}, {2,5}, {1,0.333333333}"},
+    {.in = "2,2", .attrs = "training=true, eps=0", .give = "{{1,2},{3,8}}",
+     .want = "{{-1,-1},{1,1}}, {2,5}, {1,0.333333333}"},
     {.in = "4,3 3 3", .attrs = "training=true"},
     {.in = "2,3,2,2 3 3", .attrs = "training=true"},
     {.in = "2,3,10 3 -", .attrs = "training=true"},
@@ -288,8 +294,8 @@ static const gr_case batch_norm_cases[] = {
 GR_OP(batch_norm) = {
     .info = {.name = "batch_norm", .inputs = "x weight? bias? running_mean? running_var?", .attrs = batch_norm_schema,
              .attr_size = sizeof(gri_batch_norm_attrs), .cases = batch_norm_cases,
-             .doc = "x [n,channels,...] normalised by channel, scaled by weight and shifted by bias. Returns y and the\n"
-                    "mean and 1/sqrt(variance + eps) used: of the batch if training is true, else the running ones."},
+             .doc = "x [n,channels,...] normalised by channel, scaled by weight and shifted by bias. Returns y and\n"
+                    "the mean and 1/sqrt(variance + eps) used: the batch's if training is true, else the running ones."},
     .n_out = 3,
     .keeps = GRI_KEEP_IN(BATCH_NORM_X) | GRI_KEEP_IN(BATCH_NORM_WEIGHT) | GRI_KEEP_OUT(1) | GRI_KEEP_OUT(2),
     .sets_only = true,
@@ -424,8 +430,9 @@ static gr_status batch_norm_backward_forward(gri_call *c) { return gri_dense(c, 
 GR_KERNEL(batch_norm_backward);
 
 /* Tensors of a composed rule: all released at its end. */
-typedef struct batch_norm_temps { gr_tensor *normal, *rstd, *mean, *diff, *t, *part, *sum, *db, *dw, *scale, *weight, *count; }
-    batch_norm_temps;
+typedef struct batch_norm_temps {
+    gr_tensor *normal, *rstd, *mean, *diff, *t, *part, *sum, *db, *dw, *scale, *weight, *count;
+} batch_norm_temps;
 
 /* normal = (x - mean) rstd, out[1] = Σ dy normal, out[2] = Σ dy. */
 static gr_status batch_norm_compose_sums(gri_call *c, batch_norm_temps *v) {
@@ -470,7 +477,10 @@ static gr_status batch_norm_compose_dx(gri_call *c, batch_norm_temps *v) {
 }
 
 static gr_status batch_norm_backward_compose(gri_call *c) {
-    union { batch_norm_temps named; gr_tensor *all[sizeof(batch_norm_temps) / sizeof(gr_tensor *)]; } v = {0};
+    union {
+        batch_norm_temps named;
+        gr_tensor *all[sizeof(batch_norm_temps) / sizeof(gr_tensor *)];
+    } v = {0};
     GR_TRY(batch_norm_backward_shape(c));
     gr_status s = batch_norm_compose_sums(c, &v.named);
     if (s == GR_OK) s = batch_norm_compose_dx(c, &v.named);

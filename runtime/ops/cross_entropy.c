@@ -33,7 +33,8 @@ static gr_status cross_entropy_check(gri_call *c, int x_at, gri_spec *rows) {
     int dim = cross_entropy_dim(x);
     for (int i = 0; i <= x_at; i++) GR_TRY(gri_want_float(c, i));
     if (t->dtype != GR_I64 && t->dtype != GR_U8)
-        return gr_fail(c->ctx, GR_ERR_DTYPE, "target is %s, expected class numbers as i64 or u8; convert it with :to(\"i64\")",
+        return gr_fail(c->ctx, GR_ERR_DTYPE,
+                       "target is %s, expected class numbers as i64 or u8; convert it with :to(\"i64\")",
                        gri_tensor_text(t));
     *rows = gri_spec_of(x);
     if (x->rank == 0) return gr_fail(c->ctx, GR_ERR_SHAPE, "x is %s, expected [n,classes]", gri_tensor_text(x));
@@ -53,8 +54,9 @@ static gr_status cross_entropy_bad_class(const cross_entropy_job *j, const gr_te
         at[d] = flat % t->dims[d] + ctx->index_base;
         flat /= t->dims[d];
     }
-    return gr_fail(ctx, GR_ERR_INDEX, "target at %s is %lld, expected a class from %lld to %lld%s", gri_dims_text(t->rank, at),
-                   (long long)v, (long long)j->base, (long long)(j->base + j->classes - 1),
+    return gr_fail(ctx, GR_ERR_INDEX, "target at %s is %lld, expected a class from %lld to %lld%s",
+                   gri_dims_text(t->rank, at), (long long)v, (long long)j->base,
+                   (long long)(j->base + j->classes - 1),
                    zero ? ": class targets count from 1 here, 0-based labels need + 1" : "");
 }
 
@@ -205,7 +207,8 @@ static const gr_attr cross_entropy_schema[] = {
 static const gr_case cross_entropy_cases[] = {
     {.in = "2,3 i64:2", .give = "{{0,1,2},{1,1,1}}, {3,1}", .want = "0.753109126"},
     {.in = "2,3 i64:2", .attrs = "reduction='sum'", .give = "{{0,1,2},{1,1,1}}, {3,1}", .want = "1.50621825"},
-    {.in = "2,3 u8:2", .attrs = "reduction='none'", .give = "{{0,1,2},{1,1,1}}, {3,1}", .want = "{0.407605964,1.09861229}"},
+    {.in = "2,3 u8:2", .attrs = "reduction='none'", .give = "{{0,1,2},{1,1,1}}, {3,1}",
+     .want = "{0.407605964,1.09861229}"},
     {.in = "1,2 i64:1", .give = "{{1000,-1000}}, {2}", .want = "2000"},
     {.in = "1,2,2 i64:1,2", .attrs = "reduction='none'", .give = "{{{0,1},{0,0}}}, {{1,2}}",
      .want = "{{0.693147181,1.31326169}}"},
@@ -218,8 +221,8 @@ static const gr_case cross_entropy_cases[] = {
 GR_OP(cross_entropy) = {
     .info = {.name = "cross_entropy", .inputs = "x target", .attrs = cross_entropy_schema,
              .attr_size = sizeof(cross_entropy_attrs), .cases = cross_entropy_cases,
-             .doc = "Loss of classification: -log softmax(x) at the target class, for x [n,classes,...] and target [n,...]\n"
-                    "(i64 or u8, counted from 1). reduction: \"mean\", \"sum\" or \"none\"."},
+             .doc = "Loss of classification: -log softmax(x) at the target class, for x [n,classes,...] and\n"
+                    "target [n,...] (i64 or u8, counted from 1). reduction: \"mean\", \"sum\" or \"none\"."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = cross_entropy_shape,
     .forward = cross_entropy_kernels,
@@ -234,13 +237,16 @@ static gr_status cross_entropy_backward_shape(gri_call *c) {
     GR_TRY(cross_entropy_check(c, 1, &rows));
     if (((const cross_entropy_attrs *)c->attrs)->reduction != CROSS_ENTROPY_NONE) rows.rank = 0;
     if (!gri_same_dims(dy->rank, dy->dims, rows.rank, rows.dims))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "dy is %s, expected %s", gri_tensor_text(dy), gri_dims_text(rows.rank, rows.dims));
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "dy is %s, expected %s", gri_tensor_text(dy),
+                       gri_dims_text(rows.rank, rows.dims));
     c->spec[0] = gri_spec_of(c->in[1]);
     return GR_OK;
 }
 
 /* Row r's g. */
-static inline double cross_entropy_seed_of(const cross_entropy_job *j, int64_t r) { return j->dy[r * j->step] * j->scale; }
+static inline double cross_entropy_seed_of(const cross_entropy_job *j, int64_t r) {
+    return j->dy[r * j->step] * j->scale;
+}
 
 static void cross_entropy_backward_rows(void *arg, int64_t from, int64_t to) {
     cross_entropy_job *j = arg;

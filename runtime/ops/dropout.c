@@ -81,8 +81,8 @@ static const gr_case dropout_cases[] = {
 GR_OP(dropout) = {
     .info = {.name = "dropout", .inputs = "x", .attrs = dropout_schema, .attr_size = sizeof(gri_dropout_attrs),
              .cases = dropout_cases,
-             .doc = "Elements become 0 with probability p; the others are divided by 1 - p. seed and counter name the draw:\n"
-                    "the same ones drop the same elements."},
+             .doc = "Elements become 0 with probability p; the others are divided by 1 - p. seed and counter name\n"
+                    "the draw: the same ones drop the same elements."},
     .sets_only = true,
     .shape = dropout_shape,
     .forward = dropout_kernels,

@@ -27,7 +27,8 @@ static gr_status mse_loss_shape(gri_call *c) {
     GR_TRY(gri_want_float(c, 0));
     GR_TRY(gri_want_float(c, 1));
     if (!gri_same_dims(x->rank, x->dims, y->rank, y->dims))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "x is %s, but y is %s: the shapes must be equal; reshape or expand one of them",
+        return gr_fail(c->ctx, GR_ERR_SHAPE,
+                       "x is %s, but y is %s: the shapes must be equal; reshape or expand one of them",
                        gri_tensor_text(x), gri_tensor_text(y));
     c->spec[0] = gri_spec_of(x);
     if (((const mse_loss_attrs *)c->attrs)->reduction != MSE_LOSS_NONE) c->spec[0].rank = 0;
@@ -57,7 +58,8 @@ static void mse_loss_piece(void *arg, int64_t piece) {
 
 static gr_status mse_loss_sum(gri_call *c) {
     const gr_tensor *x = c->in[0];
-    mse_loss_job j = {(const real *)(const void *)x->data, (const real *)(const void *)c->in[1]->data, x->numel, NULL};
+    mse_loss_job j = {(const real *)(const void *)x->data, (const real *)(const void *)c->in[1]->data, x->numel,
+                      NULL};
     int64_t pieces = (j.n + MSE_LOSS_SEGMENT - 1) / MSE_LOSS_SEGMENT;
     double sum = 0, few[1];
     size_t capacity = 0;
@@ -143,7 +145,8 @@ static const gr_case mse_loss_backward_cases[] = {
     {0}};
 
 GR_OP(mse_loss_backward) = {
-    .info = {.name = "mse_loss_backward", .inputs = "g x y", .attrs = mse_loss_backward_schema, .attr_size = sizeof(double),
+    .info = {.name = "mse_loss_backward", .inputs = "g x y", .attrs = mse_loss_backward_schema,
+             .attr_size = sizeof(double),
              .hidden = true, .cases = mse_loss_backward_cases, .doc = "scale g (x - y)"},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),

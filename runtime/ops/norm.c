@@ -12,7 +12,9 @@
 
 typedef struct norm_attrs { double p; gr_dims dim; bool keepdim; } norm_attrs;
 
-static inline double norm_power(double a, double p) { return p == 2 ? a * a : p == 1 ? a : p == 3 ? a * a * a : pow(a, p); }
+static inline double norm_power(double a, double p) {
+    return p == 2 ? a * a : p == 1 ? a : p == 3 ? a * a * a : pow(a, p);
+}
 
 /* ---- p = 2, floats ---- */
 
@@ -226,7 +228,8 @@ static const gr_case norm_cases[] = {
     {.in = "3", .give = "{3e37,-4e37,0}", .want = "5e37"},
     {.in = "3", .give = "{3e-40,-4e-40,0}", .want = "5e-40", .tol = 1e-5, .no_grad = true},
     {.in = "2,3", .attrs = "p=1, dim=2", .give = "{{1,-2,3},{-4,5,-6}}", .want = "{6,15}"},
-    {.in = "2,3", .attrs = "p=3, dim=2, keepdim=true", .give = "{{1,-2,3},{-4,5,-6}}", .want = "{{3.301927249},{7.398636223}}"},
+    {.in = "2,3", .attrs = "p=3, dim=2, keepdim=true", .give = "{{1,-2,3},{-4,5,-6}}",
+     .want = "{{3.301927249},{7.398636223}}"},
     {.in = "2,3", .attrs = "p=math.huge, dim=1", .give = "{{1,-2,3},{-4,5,-6}}", .want = "{4,5,6}"},
     {.in = "3,4,5", .attrs = "dim={1,3}"},
     {.in = "3,4", .attrs = "p=2.5, dim=1", .has_kink = true},
@@ -234,9 +237,10 @@ static const gr_case norm_cases[] = {
     {0}};
 
 GR_OP(norm) = {
-    .info = {.name = "norm", .inputs = "x", .attrs = norm_schema, .attr_size = sizeof(norm_attrs), .cases = norm_cases,
-             .doc = "The p-norm over dim (a number or a list; all if none is given); p = math.huge gives the largest\n"
-                    "absolute value. Right for any finite input: nothing overflows on the way."},
+    .info = {.name = "norm", .inputs = "x", .attrs = norm_schema, .attr_size = sizeof(norm_attrs),
+             .cases = norm_cases,
+             .doc = "The p-norm over dim (a number or a list; all if none is given); p = math.huge gives the\n"
+                    "largest absolute value. Right for any finite input: nothing overflows on the way."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = norm_shape,
     .forward = norm_kernels,

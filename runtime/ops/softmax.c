@@ -82,7 +82,8 @@ static gr_status softmax_shape(gri_call *c) {
     for (int i = 0; i < c->n_in; i++) GR_TRY(gri_want_float(c, i));
     if (c->in[0]->rank > 0) GR_TRY(gri_dim(c->ctx, ((const softmax_attrs *)c->attrs)->dim, c->in[0]->rank, &dim));
     if (!gri_same_dims(c->in[0]->rank, c->in[0]->dims, c->in[c->n_in - 1]->rank, c->in[c->n_in - 1]->dims))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "dy is %s, but y is %s", gri_tensor_text(c->in[0]), gri_tensor_text(c->in[1]));
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "dy is %s, but y is %s", gri_tensor_text(c->in[0]),
+                       gri_tensor_text(c->in[1]));
     c->spec[0] = gri_spec_of(c->in[0]);
     return GR_OK;
 }
@@ -188,7 +189,8 @@ static const gr_case softmax_backward_cases[] = {
     {0}};
 
 GR_OP(softmax_backward) = {
-    .info = {.name = "softmax_backward", .inputs = "dy y", .attrs = softmax_schema, .attr_size = sizeof(softmax_attrs),
+    .info = {.name = "softmax_backward", .inputs = "dy y", .attrs = softmax_schema,
+             .attr_size = sizeof(softmax_attrs),
              .hidden = true, .cases = softmax_backward_cases, .doc = "y (dy - sum of dy y along dim)"},
     .sets_only = true,
     .shape = softmax_shape,
@@ -226,7 +228,8 @@ static gr_status log_softmax_backward_rule(gri_grad *g) {
 
 static const gr_case log_softmax_cases[] = {
     {.in = "3", .give = "{0, 1, 2}", .want = "{-2.40760596, -1.40760596, -0.407605964}"},
-    {.in = "2,2", .attrs = "dim=1", .give = "{{1000,-1000},{1000,1000}}", .want = "{{-0.693147181,-2000},{-0.693147181,0}}"},
+    {.in = "2,2", .attrs = "dim=1", .give = "{{1000,-1000},{1000,1000}}",
+     .want = "{{-0.693147181,-2000},{-0.693147181,0}}"},
     {.in = "2", .give = "{-1/0,-1/0}", .want = "{0/0,0/0}", .no_grad = true},
     {.in = "3,5"},
     {.in = "4,20", .lo = -3, .hi = 3},
@@ -259,7 +262,8 @@ static void log_softmax_backward_row(int64_t n, const real *dy, const real *y, r
     for (int64_t i = whole; i < n; i++) dx[i] = dy[i] - e.v[i - whole] * s;
 }
 
-static void log_softmax_backward_columns(int64_t n, int64_t stride, int64_t w, const real *dy, const real *y, real *dx) {
+static void log_softmax_backward_columns(int64_t n, int64_t stride, int64_t w, const real *dy, const real *y,
+                                         real *dx) {
     _Alignas(64) real e[GRI_COLUMNS] = {0}, none[GRI_COLUMNS] = {0};
     double s[GRI_COLUMNS] = {0};
     for (int64_t i = 0; i < n; i++)
@@ -295,7 +299,8 @@ static const gr_case log_softmax_backward_cases[] = {
     {0}};
 
 GR_OP(log_softmax_backward) = {
-    .info = {.name = "log_softmax_backward", .inputs = "dy y", .attrs = softmax_schema, .attr_size = sizeof(softmax_attrs),
+    .info = {.name = "log_softmax_backward", .inputs = "dy y", .attrs = softmax_schema,
+             .attr_size = sizeof(softmax_attrs),
              .hidden = true, .cases = log_softmax_backward_cases, .doc = "dy - exp(y) * sum of dy along dim"},
     .sets_only = true,
     .shape = softmax_shape,

@@ -135,7 +135,8 @@ static const gr_case sum_cases[] = {
     {0}};
 
 GR_OP(sum) = {
-    .info = {.name = "sum", .inputs = "x", .attrs = sum_schema, .attr_size = sizeof(gri_reduce_attrs), .cases = sum_cases,
+    .info = {.name = "sum", .inputs = "x", .attrs = sum_schema, .attr_size = sizeof(gri_reduce_attrs),
+             .cases = sum_cases,
              .doc = "Sum over dim (a number or a list; all if none is given). Floats are added up in double\n"
                     "precision; sums of whole numbers and of comparisons are i64."},
     .shape = sum_shape,
@@ -189,7 +190,8 @@ static const gr_case mean_cases[] = {
     {0}};
 
 GR_OP(mean) = {
-    .info = {.name = "mean", .inputs = "x", .attrs = sum_schema, .attr_size = sizeof(gri_reduce_attrs), .cases = mean_cases,
+    .info = {.name = "mean", .inputs = "x", .attrs = sum_schema, .attr_size = sizeof(gri_reduce_attrs),
+             .cases = mean_cases,
              .doc = "Arithmetic mean over dim (a number or a list; all if none is given). NaN over nothing."},
     .shape = mean_shape,
     .forward = mean_kernels,
@@ -250,7 +252,8 @@ static const gr_case sum_to_cases[] = {
     {0}};
 
 GR_OP(sum_to) = {
-    .info = {.name = "sum_to", .inputs = "x", .attrs = sum_to_schema, .attr_size = sizeof(gri_shape_attrs), .hidden = true,
+    .info = {.name = "sum_to", .inputs = "x", .attrs = sum_to_schema, .attr_size = sizeof(gri_shape_attrs),
+             .hidden = true,
              .cases = sum_to_cases, .doc = "x summed over the dims along which it was broadcast from shape."},
     .shape = sum_to_shape,
     .forward = sum_to_kernels,

@@ -118,7 +118,8 @@ static void writes_where_it_is_told(void **unused) {
             gr_tensor *dst = view(room, 1, &kept, step, 0);
             gri_reduce_attrs a = over(1u << dim, false, false);
             gr_tensor *y = apply(ctx, "sum", x, &a);
-            gri_call c = {.ctx = ctx, .op = gr_op_find("sum"), .attrs = &a, .n_in = 1, .n_out = 1, .in = &x, .out = {dst}};
+            gri_call c = {.ctx = ctx, .op = gr_op_find("sum"), .attrs = &a, .n_in = 1, .n_out = 1, .in = &x,
+                          .out = {dst}};
             for (int times = 1; times <= 2; times++) {
                 c.mode = times == 1 ? GRI_SET : GRI_ADD;
                 check_ok(ctx, gri_run(&c));
@@ -149,7 +150,8 @@ static void nothing_to_reduce(void **unused) {
     check_close(y, 1, (double[]){0}, 0);
     gr_release(y);
     assert_int_equal(gr_apply(ctx, gr_op_find("amax"), 1, &x, &a, &y), GR_ERR_SHAPE);
-    assert_string_equal(gr_errmsg(ctx), "amax: f32[0,3] is empty along the reduced dimensions: there is no largest element");
+    assert_string_equal(gr_errmsg(ctx),
+                        "amax: f32[0,3] is empty along the reduced dimensions: there is no largest element");
     gr_clear_error(ctx);
     assert_int_equal(gr_apply(ctx, gr_op_find("argmax"), 1, &x, NULL, &y), GR_ERR_SHAPE);
     gr_clear_error(ctx);
@@ -454,7 +456,8 @@ static void softmax_against_its_definition(void **unused) {
     (void)unused;
     gr_ctx *ctx = check_ctx(2, NULL);
     uint64_t state = 31;
-    static const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 1}, {2, 16, 3}, {4, 33, 70}, {1, 1000, 2}, {200, 10, 1}, {3, 1, 4}};
+    static const int64_t shapes[][3] = {{1, 1, 1}, {3, 5, 1}, {2, 16, 3}, {4, 33, 70}, {1, 1000, 2}, {200, 10, 1},
+                                        {3, 1, 4}};
     for (size_t k = 0; k < sizeof shapes / sizeof *shapes; k++) {
         for (int dim = 0; dim < 3; dim++) {
             const int64_t *s = shapes[k];
