@@ -279,6 +279,9 @@ static void threads_do_not_show(void **state) {
 
 static void warm_steps_take_nothing_from_the_system(void **state) {
     (void)state;
+#ifdef __SANITIZE_ADDRESS__
+    skip(); /* the pools are bypassed */
+#endif
     gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {0}};
     gri_max_pool2d_attrs pool = {{2, 2}, {0, 0}, {0, 0}, {1, 1}, false};
     gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(9, 3, 16, 16), -1, 1, &seed);
@@ -299,6 +302,57 @@ static void warm_steps_take_nothing_from_the_system(void **state) {
     gr_memory_get(ctx, &after);
     assert_int_equal(after.system_calls, before.system_calls);
     for (int i = 0; i < 3; i++) gr_release(in[i]);
+}
+
+/* ---- no memory ----------------------------------------------------------------------------------------------- */
+
+static void *stingy(void *ud, void *ptr, size_t osize, size_t nsize) {
+    int64_t *left = ud;
+    (void)osize;
+    if (nsize == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return --*left < 0 ? NULL : realloc(ptr, nsize);
+}
+
+/* y = max_pool2d(conv2d(x, w, b)), y's sum backward. Releases all it made, whatever happens. */
+static gr_status one_step(gr_ctx *c) {
+    gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {0}};
+    gri_max_pool2d_attrs pool = {{2, 2}, {0, 0}, {0, 0}, {1, 1}, false};
+    gr_tensor *t[7] = {0};
+    static const int64_t dims[3][4] = {{7, 3, 20, 20}, {8, 3, 3, 3}, {8}};
+    gr_status s = GR_OK;
+    for (int i = 0; i < 3 && s == GR_OK; i++) {
+        s = gr_tensor_new(c, GR_F32, i < 2 ? 4 : 1, dims[i], &t[i]);
+        if (s == GR_OK) s = gr_tensor_set_requires_grad(t[i], true);
+    }
+    if (s == GR_OK) s = gr_apply(c, &gri_op_conv2d, 3, t, &a, &t[3]);
+    if (s == GR_OK) s = gr_apply(c, &gri_op_max_pool2d, 1, &t[3], &pool, &t[4]);
+    if (s == GR_OK) s = GRI_APPLY(c, &t[6], sum, t[4]);
+    if (s == GR_OK) s = gr_backward(t[6], NULL);
+    for (int i = 0; i < 7; i++) gr_release(t[i]);
+    return s;
+}
+
+static void failed_allocations_leave_nothing(void **state) {
+    (void)state;
+    for (int64_t n = 1;; n++) {
+        int64_t left = n;
+        gr_config cfg;
+        gr_ctx *c;
+        gr_config_init(&cfg);
+        cfg.alloc = stingy;
+        cfg.alloc_ud = &left;
+        cfg.threads = 2;
+        if (gr_ctx_new(&cfg, &c) != GR_OK) continue;
+        gr_status s = one_step(c);
+        assert_true(s == GR_OK || s == GR_ERR_MEMORY);
+        if (s != GR_OK) assert_string_not_equal(gr_errmsg(c), "");
+        check_ctx_free(c);
+        if (left >= 0) break; /* nothing failed any more */
+        assert_true(n < 10000);
+    }
 }
 
 /* ---- pooling ------------------------------------------------------------------------------------------------- */
@@ -452,6 +506,7 @@ int main(void) {
         cmocka_unit_test(bias_gradient_alone_has_a_derivative),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(warm_steps_take_nothing_from_the_system),
+        cmocka_unit_test(failed_allocations_leave_nothing),
         cmocka_unit_test(pooling_takes_the_largest),
         cmocka_unit_test(pooling_stays_inside),
         cmocka_unit_test(pooling_derivatives),
