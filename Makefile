@@ -99,14 +99,32 @@ $B/lua/gradrun/core.so: $(COBJ) $(KOBJ) $(BOBJ)
 $B/gradrun: $B/lua/main.o $(COBJ) $(KOBJ) $(BOBJ)
 	$(CC) -pthread $(SAN) -Wl,-E -o $@ $^ $(LIBS) $(LUALIB)
 # The example host is compiled as a stranger would: against the public header and the shared library only.
-$B/embed_host: scripts/embed/host.c runtime/gradrun.h $B/libgradrun.so
-	ln -sf libgradrun.so $B/libgradrun.so.0
+$B/libgradrun.so.0: $B/libgradrun.so
+	ln -sf libgradrun.so $@
+$B/embed_host: scripts/embed/host.c runtime/gradrun.h $B/libgradrun.so.0
 	$(CC) -std=c99 -pedantic $(WARN) $(OPT) $(SAN) -Iruntime -o $@ $< -L$B -Wl,-rpath,'$$ORIGIN' -lgradrun -lm
 
 # What such a host may rely on; run by spec/embed_spec.lua.
-$B/runtime_test: spec/embed/runtime_test.c runtime/gradrun.h $B/libgradrun.so
+$B/runtime_test: spec/embed/runtime_test.c runtime/gradrun.h $B/libgradrun.so.0
 	$(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(OPT) $(SAN) -pthread -Iruntime -I$(LUAINC) -o $@ $< \
 	    -L$B -Wl,-rpath,'$$ORIGIN' -lgradrun $(LUALIB) -lcmocka
+
+# ---- proof ----------------------------------------------------------------------------------------------
+CTESTS := $(filter-out $B/c/fault_test,$(patsubst spec/c/%.c,$B/c/%,$(wildcard spec/c/*_test.c)))
+SPECS  := $(wildcard spec/*_spec.lua)
+$B/c/%_test: spec/c/%_test.c $B/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -Ispec/c -MMD -MF $@.d -o $@ $< $B/libcore.a $(LIBS) -lcmocka
+$B/c/fault_test: spec/c/fault_test.c $B/libgradrun.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -I$(LUAINC) -MMD -MF $@.d -o $@ $< $B/libgradrun.a $(LIBS) $(LUALIB) -lcmocka
+-include $(wildcard $B/c/*.d)
+# Each allocation failing in turn: on a core without free lists, so that each is one of the system's.
+$B/plain/c/fault_test: FORCE
+	@$(MAKE) -s B=$B/plain OPT=-O1 SAN="$(SAN) -DGRI_POOLED=0" $@
+
+test: all $(CTESTS) $B/runtime_test $B/plain/c/fault_test ## run every spec; the last line counts
+	@GRADRUN_BUILD=$B sh spec/run.sh $(SPECS) $(CTESTS) $B/plain/c/fault_test
 
 # ---- what is needed, and where it goes ------------------------------------------------------------------
 deps: ## install the Debian packages that are missing (PACKAGES= to take care of them yourself)
@@ -122,13 +140,14 @@ deps: ## install the Debian packages that are missing (PACKAGES= to take care of
 
 VERSION = $(shell sed -n 's/^\#define GR_VERSION "\(.*\)"/\1/p' runtime/gradrun.h)
 $B/gradrun.pc: runtime/gradrun.h Makefile FORCE
-	@printf '%s\n' 'prefix=$(PREFIX)' 'Name: gradrun' 'Description: neural-network training runtime, steered by Lua' \
-	    'Version: $(VERSION)' 'Requires.private: lua5.4 zlib' 'Libs: -L$${prefix}/lib -lgradrun' \
+	@printf '%s\n' 'prefix=$(PREFIX)' 'Name: gradrun' 'Version: $(VERSION)' \
+	    'Description: neural-network training runtime, steered by Lua' \
+	    'Requires.private: lua5.4 zlib' 'Libs: -L$${prefix}/lib -lgradrun' \
 	    'Libs.private: -L$(BLISDIR) -lblis -lm -pthread' 'Cflags: -I$${prefix}/include' > $@
 
 DEST = $(DESTDIR)$(PREFIX)
 install: all $B/gradrun.pc ## install below PREFIX (and DESTDIR)
-	install -d $(DEST)/bin $(DEST)/include $(DEST)/lib/pkgconfig $(DEST)/lib/lua/5.4/gradrun $(DEST)/share/lua/5.4/gradrun
+	install -d $(addprefix $(DEST)/,bin include lib/pkgconfig lib/lua/5.4/gradrun share/lua/5.4/gradrun)
 	install $B/gradrun $(DEST)/bin/gradrun
 	install -m 644 runtime/gradrun.h $(DEST)/include/gradrun.h
 	install -m 644 $B/libgradrun.a $(DEST)/lib/libgradrun.a

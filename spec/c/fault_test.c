@@ -1,0 +1,448 @@
+/* Each allocation failing in turn: an error that says so, nothing left behind, the context usable, what a failed
+ * call must not touch untouched. Built on a core without free lists, where each allocation is the allocator's.
+ *
+ * Op cases run through Lua (spec/support/fault.lua), which reads them from the descriptors; a whole training step,
+ * and steps whose failure must change nothing, run in C; and a script runs while Lua's own allocations fail too. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <lauxlib.h>
+#include <lualib.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gradrun.h"
+
+/* ---- an allocator that fails when told ---------------------------------------------------------------------- */
+
+typedef struct fault {
+    bool armed, forever, fired; /* forever: all from number `at` on, else that one alone */
+    uint64_t seen, at;
+    int64_t blocks;             /* alive */
+} fault;
+
+static void *fault_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
+    fault *f = ud;
+    if (nsize == 0) {
+        if (ptr) f->blocks--;
+        free(ptr);
+        return NULL;
+    }
+    if (f->armed && (!ptr || nsize > osize)) { /* Lua relies on shrinking */
+        f->seen++;
+        if (f->seen == f->at || (f->forever && f->seen > f->at)) {
+            f->fired = true;
+            return NULL;
+        }
+    }
+    void *p = realloc(ptr, nsize);
+    if (p && !ptr) f->blocks++;
+    return p;
+}
+
+static void fault_arm(fault *f, uint64_t at, bool forever) {
+    f->armed = true;
+    f->fired = false;
+    f->forever = forever;
+    f->seen = 0;
+    f->at = at;
+}
+
+static bool fault_disarm(fault *f) {
+    f->armed = false;
+    return f->fired;
+}
+
+static gr_ctx *fault_ctx(fault *f) {
+    gr_config cfg;
+    gr_ctx *ctx;
+    gr_config_init(&cfg);
+    cfg.alloc = fault_alloc;
+    cfg.alloc_ud = f;
+    cfg.threads = 1;
+    assert_int_equal(gr_ctx_new(&cfg, &ctx), GR_OK);
+    return ctx;
+}
+
+static void assert_same_memory(gr_ctx *ctx, const gr_memory *before) {
+    gr_memory m;
+    gr_memory_get(ctx, &m);
+    assert_int_equal(m.tensors, before->tensors);
+    assert_int_equal(m.storages, before->storages);
+    assert_int_equal(m.nodes, before->nodes);
+    assert_int_equal(m.layers, before->layers);
+    assert_int_equal(m.optims, before->optims);
+    assert_int_equal(m.hooks, before->hooks);
+    assert_int_equal(m.live, before->live);
+}
+
+/* ---- a training step in C ----------------------------------------------------------------------------------- */
+
+static gr_status drop_hook_events(void *ud, gr_event *e) {
+    (void)ud, (void)e;
+    return GR_OK;
+}
+
+static void set_number(const gr_info *info, void *attrs, const char *name, double v) {
+    for (const gr_attr *a = info->attrs; a->name; a++) {
+        char *at = (char *)attrs + a->offset;
+        if (strcmp(a->name, name) != 0) continue;
+        if (a->kind == GR_ATTR_REAL) *(double *)(void *)at = v;
+        else if (a->kind == GR_ATTR_PAIR) ((int64_t *)(void *)at)[0] = ((int64_t *)(void *)at)[1] = (int64_t)v;
+        else *(int64_t *)(void *)at = (int64_t)v;
+        return;
+    }
+    fail_msg("%s has no attribute %s", info->name, name);
+}
+
+typedef struct model_part {
+    const char *kind, *first, *second, *third;
+    double a, b, c;
+} model_part;
+
+static const model_part model_parts[] = {
+    {"Conv2d", "in_channels", "out_channels", "kernel_size", 1, 2, 3}, {"BatchNorm2d", "num_features", NULL, NULL, 2, 0, 0},
+    {"ReLU", NULL, NULL, NULL, 0, 0, 0}, {"MaxPool2d", "kernel_size", NULL, NULL, 2, 0, 0},
+    {"Flatten", NULL, NULL, NULL, 0, 0, 0}, {"Dropout", "p", NULL, NULL, 0.25, 0, 0},
+    {"Linear", "in_features", "out_features", NULL, 8, 3, 0}};
+
+static gr_status model_add(gr_layer *net, const model_part *part, const char *name) {
+    uint64_t attrs[32];
+    const gr_layer_kind *kind = gr_layer_kind_find(part->kind);
+    gr_layer *l;
+    assert_non_null(kind);
+    const gr_info *schema = gr_layer_kind_schema(kind);
+    gr_attrs_default(schema, attrs);
+    if (part->first) set_number(schema, attrs, part->first, part->a);
+    if (part->second) set_number(schema, attrs, part->second, part->b);
+    if (part->third) set_number(schema, attrs, part->third, part->c);
+    gr_status s = gr_layer_new(gr_ctx_peek(net), kind, schema->attr_size ? attrs : NULL, &l);
+    if (s != GR_OK) return s;
+    s = gr_layer_add_child(net, name, l);
+    gr_release(l);
+    return s;
+}
+
+static gr_status model_new(gr_ctx *ctx, gr_layer **out) {
+    gr_layer *net;
+    gr_status s = gr_layer_new(ctx, gr_layer_kind_find("Sequential"), NULL, &net);
+    if (s != GR_OK) return s;
+    for (size_t i = 0; i < sizeof model_parts / sizeof *model_parts && s == GR_OK; i++)
+        s = model_add(net, &model_parts[i], (const char[]){(char)('1' + i), 0});
+    if (s == GR_OK) *out = net;
+    else gr_release(net);
+    return s;
+}
+
+/* Parameters of the children, borrowed. */
+static int model_params(gr_layer *net, gr_tensor **list) {
+    int n = 0;
+    for (int i = 0; i < gr_layer_children(net); i++) {
+        gr_layer *l = gr_layer_child_peek(net, i, NULL);
+        for (int k = 0; k < gr_layer_params(l); k++) list[n++] = gr_layer_param_peek(l, k, NULL);
+    }
+    return n;
+}
+
+/* loss = cross_entropy(net(x), classes) for fixed images. */
+static gr_status model_loss(gr_layer *net, gr_tensor **loss) {
+    gr_ctx *ctx = gr_ctx_peek(net);
+    gr_tensor *x = NULL, *y = NULL, *target = NULL;
+    gr_status s = gr_tensor_new(ctx, GR_F32, 4, (int64_t[]){3, 1, 6, 6}, &x);
+    if (s == GR_OK) s = gr_tensor_new(ctx, GR_I64, 1, (int64_t[]){3}, &target);
+    for (int i = 0; s == GR_OK && i < 108; i++) ((float *)gr_tensor_data_peek(x))[i] = (float)(i * 37 % 23) / 23;
+    for (int i = 0; s == GR_OK && i < 3; i++) ((int64_t *)gr_tensor_data_peek(target))[i] = i + 1;
+    if (s == GR_OK) s = gr_layer_forward(net, 1, &x, &y);
+    if (s == GR_OK) s = gr_apply(ctx, gr_op_find("cross_entropy"), 2, (gr_tensor *[]){y, target}, NULL, loss);
+    gr_release(x);
+    gr_release(y);
+    gr_release(target);
+    return s;
+}
+
+static gr_status optim_new(gr_layer *net, gr_optim **out) {
+    uint64_t attrs[32];
+    const gr_optim_kind *kind = gr_optim_kind_find("AdamW");
+    gr_tensor *params[16];
+    gr_optim *o;
+    int n = model_params(net, params);
+    gr_attrs_default(gr_optim_kind_info(kind), attrs);
+    gr_status s = gr_optim_new(gr_ctx_peek(net), kind, &o);
+    if (s != GR_OK) return s;
+    s = gr_optim_add_group(o, n, params, attrs);
+    if (s == GR_OK) *out = o;
+    else gr_release(o);
+    return s;
+}
+
+static gr_status clip_all(gr_layer *net) {
+    uint64_t attrs[32];
+    const gr_clip_kind *kind = gr_clip_kind_find("norm");
+    gr_tensor *params[16];
+    int n = model_params(net, params);
+    gr_attrs_default(gr_clip_kind_info(kind), attrs);
+    set_number(gr_clip_kind_info(kind), attrs, "max_norm", 0.01);
+    return gr_clip(gr_ctx_peek(net), kind, n, params, attrs, NULL);
+}
+
+/* From nothing to one update, and everything let go again. */
+static gr_status whole_step(gr_ctx *ctx) {
+    gr_layer *net = NULL;
+    gr_optim *opt = NULL;
+    gr_tensor *loss = NULL;
+    gr_hook *hook = NULL;
+    gr_status s = model_new(ctx, &net);
+    if (s == GR_OK) s = gr_hook_add(ctx, net, GR_HOOK_FORWARD, "look", drop_hook_events, NULL, NULL, &hook);
+    if (s == GR_OK) s = optim_new(net, &opt);
+    if (s == GR_OK) s = model_loss(net, &loss);
+    if (s == GR_OK) s = gr_backward(loss, NULL);
+    if (s == GR_OK) s = clip_all(net);
+    if (s == GR_OK) s = gr_optim_step(opt);
+    if (s == GR_OK) s = gr_optim_zero_grad(opt);
+    gr_release(loss);
+    gr_release(opt);
+    gr_release(net);
+    gr_release(hook);
+    return s;
+}
+
+static void training_step_survives(void **unused) {
+    (void)unused;
+    for (int forever = 0; forever < 2; forever++) {
+        uint64_t failures = 0;
+        for (uint64_t n = 1;; n++) {
+            fault f = {0};
+            gr_memory before;
+            gr_ctx *ctx = fault_ctx(&f);
+            gr_memory_get(ctx, &before);
+            fault_arm(&f, n, forever);
+            gr_status s = whole_step(ctx);
+            bool fired = fault_disarm(&f);
+            assert_int_equal(s, fired ? GR_ERR_MEMORY : GR_OK);
+            if (fired) assert_non_null(strstr(gr_errmsg(ctx), "memory"));
+            assert_same_memory(ctx, &before);
+            gr_clear_error(ctx);
+            assert_int_equal(whole_step(ctx), GR_OK);
+            assert_int_equal(gr_ctx_free(ctx), 0);
+            assert_int_equal(f.blocks, 0);
+            if (!fired) break;
+            failures++;
+        }
+        assert_true(failures > 100);
+    }
+}
+
+/* ---- failures that must change nothing ---------------------------------------------------------------------- */
+
+/* The bytes of the parameters, of their gradients, and the number of updates, as a number. */
+static uint64_t fingerprint(gr_layer *net, gr_optim *opt) {
+    uint64_t h = 14695981039346656037u + (uint64_t)gr_optim_steps(opt);
+    gr_tensor *params[16];
+    int n = model_params(net, params);
+    for (int i = 0; i < n; i++) {
+        gr_tensor *list[] = {params[i], gr_tensor_grad_peek(params[i])};
+        for (int k = 0; k < 2; k++) {
+            const unsigned char *p = list[k] ? gr_tensor_data_peek(list[k]) : NULL;
+            h = (h ^ (p != NULL)) * 1099511628211u;
+            for (int64_t b = 0; p && b < gr_tensor_numel(list[k]) * 4; b++) h = (h ^ p[b]) * 1099511628211u;
+        }
+    }
+    return h;
+}
+
+typedef gr_status (*trained_body)(gr_layer *net, gr_optim *opt);
+
+static gr_status body_backward(gr_layer *net, gr_optim *opt) {
+    gr_tensor *loss;
+    (void)opt;
+    gr_status s = model_loss(net, &loss);
+    if (s != GR_OK) return s;
+    s = gr_backward(loss, NULL);
+    gr_release(loss);
+    return s;
+}
+
+static gr_status body_step(gr_layer *net, gr_optim *opt) {
+    (void)net;
+    return gr_optim_step(opt);
+}
+
+static gr_status body_clip(gr_layer *net, gr_optim *opt) {
+    (void)opt;
+    return clip_all(net);
+}
+
+/* body on a model with gradients: when it fails, parameters, gradients and counters are what they were. */
+static void changes_nothing(trained_body body, uint64_t least) {
+    for (uint64_t n = 1;; n++) {
+        fault f = {0};
+        gr_layer *net;
+        gr_optim *opt;
+        gr_ctx *ctx = fault_ctx(&f);
+        assert_int_equal(model_new(ctx, &net), GR_OK);
+        assert_int_equal(optim_new(net, &opt), GR_OK);
+        assert_int_equal(body_backward(net, opt), GR_OK);
+        uint64_t before = fingerprint(net, opt);
+        gr_memory memory;
+        gr_memory_get(ctx, &memory);
+        fault_arm(&f, n, n % 2);
+        gr_status s = body(net, opt);
+        bool fired = fault_disarm(&f);
+        assert_int_equal(s, fired ? GR_ERR_MEMORY : GR_OK);
+        if (fired) {
+            assert_true(fingerprint(net, opt) == before);
+            assert_same_memory(ctx, &memory);
+            gr_clear_error(ctx);
+            assert_int_equal(body(net, opt), GR_OK);
+        }
+        assert_true(fingerprint(net, opt) != before);
+        gr_release(net);
+        gr_release(opt);
+        assert_int_equal(gr_ctx_free(ctx), 0);
+        assert_int_equal(f.blocks, 0);
+        if (!fired) {
+            assert_true(n > least);
+            return;
+        }
+    }
+}
+
+static void failed_backward_changes_nothing(void **unused) {
+    (void)unused;
+    changes_nothing(body_backward, 20);
+}
+
+static void failed_step_changes_nothing(void **unused) {
+    (void)unused;
+    changes_nothing(body_step, 1);
+}
+
+static void failed_clip_changes_nothing(void **unused) {
+    (void)unused;
+    changes_nothing(body_clip, 0);
+}
+
+/* ---- scripts ------------------------------------------------------------------------------------------------ */
+
+static const char training_script[] =
+    "local gr = require 'gradrun'\n"
+    "local nn = gr.nn\n"
+    "gr.manual_seed(1)\n"
+    "local Twice = nn.layer{name = 'Twice', init = function(self) self.fc = nn.Linear(4, 4) end,\n"
+    "  forward = function(self, x) return self.fc(self.fc(x)) end}\n"
+    "local square = gr.func{forward = function(ctx, x) ctx.x = x return x * x end,\n"
+    "  backward = function(ctx, dy) return dy * ctx.x * 2 end}\n"
+    "local net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), Twice(), nn.Linear(4, 1))\n"
+    "local opt = gr.optim.SGD(net:parameters(), {lr = 0.1, momentum = 0.9})\n"
+    "local h = net[1].weight:register_hook(function(g) return g * 0.5 end)\n"
+    "local x = gr.tensor{{0, 1}, {1, 0}}\n"
+    "for step = 1, 2 do\n"
+    "  opt:zero_grad()\n"
+    "  gr.scope(function() square(net(x) - gr.tensor{{1}, {0}}):mean():backward() end)\n"
+    "  gr.clip.norm_(net:parameters(), 1)\n"
+    "  opt:step()\n"
+    "end\n"
+    "h:remove()\n"
+    "assert(#tostring(net) > 0 and #tostring(x[{1, {}}]) > 0)\n";
+
+/* Lua's allocations fail too: between any two lines of the binding. */
+static void script_survives(void **unused) {
+    (void)unused;
+    uint64_t failures = 0;
+    for (uint64_t n = 1;; n += 1 + n / 1000) { /* later ones are mostly alike */
+        fault f = {0};
+        gr_runtime_config cfg;
+        gr_runtime *rt;
+        gr_runtime_config_init(&cfg);
+        cfg.alloc = fault_alloc;
+        cfg.alloc_ud = &f;
+        cfg.threads = 1;
+        fault_arm(&f, n, false);
+        gr_status s = gr_open(&cfg, &rt);
+        if (s == GR_OK) {
+            s = gr_run_buffer(rt, "=script", training_script, sizeof training_script - 1);
+            bool fired = fault_disarm(&f);
+            if (s != GR_OK && !fired) fail_msg("%s", gr_runtime_errmsg(rt));
+            if (s != GR_OK && !strstr(gr_runtime_errmsg(rt), "memory")) fail_msg("%s", gr_runtime_errmsg(rt));
+            assert_int_equal(gr_close(rt), 0);
+        }
+        assert_true(s == GR_OK || s == GR_ERR_MEMORY || s == GR_ERR_SCRIPT);
+        assert_int_equal(f.blocks, 0);
+        if (!f.fired) break;
+        failures++;
+    }
+    assert_true(failures > 500);
+}
+
+/* ---- op cases ----------------------------------------------------------------------------------------------- */
+
+static fault op_fault;
+static lua_State *op_lua;
+static gr_runtime *op_runtime;
+
+static int lua_arm(lua_State *L) {
+    fault_arm(&op_fault, (uint64_t)luaL_checkinteger(L, 1), lua_toboolean(L, 2));
+    return 0;
+}
+
+static int lua_disarm(lua_State *L) {
+    lua_pushboolean(L, fault_disarm(&op_fault));
+    return 1;
+}
+
+static int open_lua(void **unused) {
+    (void)unused;
+    gr_runtime_config cfg;
+    gr_runtime_config_init(&cfg);
+    cfg.alloc = fault_alloc; /* for tensors: the Lua state is ours */
+    cfg.alloc_ud = &op_fault;
+    cfg.threads = 1;
+    op_lua = luaL_newstate();
+    if (!op_lua) return -1;
+    luaL_openlibs(op_lua);
+    if (gr_attach(op_lua, &cfg, &op_runtime) != GR_OK) return -1;
+    lua_createtable(op_lua, 0, 2);
+    lua_pushcfunction(op_lua, lua_arm);
+    lua_setfield(op_lua, -2, "arm");
+    lua_pushcfunction(op_lua, lua_disarm);
+    lua_setfield(op_lua, -2, "disarm");
+    lua_setglobal(op_lua, "fault");
+    static const char open[] = "package.path = './?.lua;' .. package.path; sweep = require 'spec.support.fault'";
+    if (gr_run_buffer(op_runtime, "=open", open, sizeof open - 1) == GR_OK) return 0;
+    print_error("%s\n", gr_runtime_errmsg(op_runtime));
+    return -1;
+}
+
+static int close_lua(void **unused) {
+    (void)unused;
+    lua_pushnil(op_lua);
+    lua_setglobal(op_lua, "sweep");
+    int64_t left = gr_close(op_runtime);
+    lua_close(op_lua);
+    return left == 0 && op_fault.blocks == 0 ? 0 : -1;
+}
+
+static void op_survives(void **state) {
+    gr_value name = gr_value_string(*state);
+    if (gr_call(op_runtime, "sweep.op", 1, &name, 0, NULL) != GR_OK) fail_msg("%s", gr_runtime_errmsg(op_runtime));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(training_step_survives),        cmocka_unit_test(failed_backward_changes_nothing),
+        cmocka_unit_test(failed_step_changes_nothing),   cmocka_unit_test(failed_clip_changes_nothing),
+        cmocka_unit_test(script_survives),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL), n = gr_op_count();
+    struct CMUnitTest *ops = calloc((size_t)n, sizeof *ops);
+    if (!ops) return 1;
+    for (int i = 0; i < n; i++) {
+        const char *name = gr_op_info(gr_op_at(i))->name;
+        ops[i] = (struct CMUnitTest){.name = name, .test_func = op_survives, .initial_state = (void *)(uintptr_t)name};
+    }
+    failed += _cmocka_run_group_tests("ops", ops, (size_t)n, open_lua, close_lua);
+    free(ops);
+    return failed != 0;
+}
