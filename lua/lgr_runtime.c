@@ -15,8 +15,8 @@ struct gr_runtime {
     bool own;     /* from gr_open */
     gr_ctx *ctx;
     lgr_stop *stop;
-    int depth;              /* runs under way, one within another */
-    _Atomic pthread_t thread; /* of the outermost one */
+    int depth; /* runs under way, one within another */
+    _Atomic pthread_t thread; /* that runs them; 0: none */
     gr_runtime_config config;
     size_t lua_used;
     char warning[1024]; /* the pieces so far of a warning under way */
@@ -102,11 +102,10 @@ static gr_status runtime_protect(gr_runtime *rt, lua_CFunction f, runtime_job jo
     lua_pushcfunction(L, lgr_traceback);
     lua_pushcfunction(L, f);
     lua_pushlightuserdata(L, &job);
-    if (rt->depth == 0) {
-        atomic_store(&rt->thread, pthread_self());
+    if (rt->depth++ == 0) {
         lgr_stop_enter(rt->stop, L);
+        atomic_store(&rt->thread, pthread_self());
     }
-    rt->depth++;
     gr_status s = GR_OK;
     if (gr_interrupted(rt->ctx)) { /* before it began, when no hook was set */
         s = runtime_fail(rt, GR_ERR_INTERRUPT, "interrupted");
@@ -119,7 +118,10 @@ static gr_status runtime_protect(gr_runtime *rt, lua_CFunction f, runtime_job jo
         }
     }
     lua_settop(L, top);
-    if (--rt->depth == 0 && s == GR_ERR_INTERRUPT) lgr_stop_clear(rt->stop, L);
+    if (--rt->depth == 0) {
+        atomic_store(&rt->thread, 0);
+        if (s == GR_ERR_INTERRUPT) lgr_stop_clear(rt->stop, L);
+    }
     return s;
 }
 
@@ -225,7 +227,7 @@ gr_status gr_get_global(gr_runtime *rt, const char *name, gr_value *out) {
 void gr_runtime_interrupt(gr_runtime *rt) {
     gr_interrupt(rt->ctx);
     /* Only the thread that runs the script may touch the state, and then it is in a signal handler. */
-    if (rt->depth > 0 && pthread_equal(atomic_load(&rt->thread), pthread_self())) lgr_stop_raise(rt->stop);
+    if (pthread_equal(atomic_load(&rt->thread), pthread_self())) lgr_stop_raise(rt->stop);
 }
 
 gr_ctx *gr_runtime_ctx_peek(const gr_runtime *rt) { return rt->ctx; }

@@ -29,7 +29,8 @@ end)
 
 describe("gradrun.h", function()
   for _, how in ipairs {
-    "cc -x c -std=c99 -pedantic", "cc -x c -std=c11 -pedantic", "c++ -x c++ -std=c++11 -pedantic", "c++ -x c++ -std=c++17 -pedantic",
+    "cc -x c -std=c99 -pedantic", "cc -x c -std=c11 -pedantic",
+    "c++ -x c++ -std=c++11 -pedantic", "c++ -x c++ -std=c++17 -pedantic",
   } do
     it("compiles alone with " .. how, function()
       if select(2, run("command -v %s", how:match "%S+")) ~= 0 then return pending "no such compiler" end

@@ -14,7 +14,8 @@ end
 
 describe("stock lua5.4", function()
   it("finds gradrun in the tree", function()
-    local out, code = run([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/lua/?.so;;" lua5.4 %s]], shell.build, use)
+    local out, code = run([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/lua/?.so;;" lua5.4 %s]],
+      shell.build, use)
     assert.equal("6.0\ttrue\n", out)
     assert.equal(0, code)
   end)

@@ -167,7 +167,8 @@ describe("Ctrl-C", function()
     ["a loop in a resumed coroutine"] = ready ..
       "while true do coroutine.resume(coroutine.create(function() while true do end end)) end",
     ["a generator's consumer"] =
-      "local f = coroutine.wrap(function() while true do coroutine.yield() end end) " .. ready .. "while true do f() end",
+      "local f = coroutine.wrap(function() while true do coroutine.yield() end end) " .. ready ..
+      "while true do f() end",
     ["a loop of pcall"] = ready .. "while true do pcall(function() while true do end end) end",
     ["a pcall that is the last act"] = ready .. "return pcall(function() while true do end end)",
     ["a loop of xpcall"] = ready ..
@@ -232,7 +233,8 @@ describe("the interactive loop", function()
   end)
 
   it("opens tables, within limits", function()
-    assert.equal("> {1, \"a\", {}, x = {y = {z = {...}}}}\n> \n", (typed "{ 1, 'a', {}, x = { y = { z = { 1 } } } }\n"))
+    local nested = typed "{ 1, 'a', {}, x = { y = { z = { 1 } } } }\n"
+    assert.equal("> {1, \"a\", {}, x = {y = {z = {...}}}}\n> \n", nested)
     assert.equal("> > {me = {...}}\n> \n", (typed "t = {} t.me = t\nt\n"))
     local out = typed "t = {} for i = 1, 1e4 do t[i] = i end\nt\n"
     assert.truthy(#out < 300)
@@ -242,7 +244,8 @@ describe("the interactive loop", function()
   it("shows errors with a traceback of the user's own frames, and goes on", function()
     local out, code = typed "function f() error('boom') end\n_ = f()\nx y\nerror{}\n7\n"
     assert.equal(0, code)
-    assert.matches("stdin:1: boom\nstack traceback:\n\t[^\n]*error'\n\tstdin:1: in function 'f'\n\tstdin:1: in main chunk\n", out)
+    assert.matches("stdin:1: boom\nstack traceback:\n\t[^\n]*error'\n\tstdin:1: in function 'f'\n"
+      .. "\tstdin:1: in main chunk\n", out)
     assert.matches("stdin:1: syntax error near 'y'", out)
     assert.matches("table value", out)
     assert.matches("> 7\n> \n$", out)
