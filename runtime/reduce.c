@@ -22,6 +22,7 @@
 #define REDUCE_BRIEF 200000    /* elements for which no worker is woken */
 #define REDUCE_SHORT 32        /* reductions below this length go by rows if there are outputs enough */
 #define REDUCE_BUFFER 1024     /* elements gathered at a time */
+#define REDUCE_WIDEN 8192      /* elements from which wide rows save more than the joins at their end cost */
 
 typedef struct reduce_plan {
     const gri_reduction *r;
@@ -61,20 +62,24 @@ static int64_t reduce_seek(const gri_strided *s, int64_t at, int64_t *rest) {
     return offset;
 }
 
-static void reduce_fold(const reduce_plan *p, void *acc, int64_t offset, int64_t from, int64_t to, reduce_buffer *b) {
+static void reduce_direct_fold(const reduce_plan *p, void *acc, int64_t offset, int64_t from, int64_t to) {
+    const gri_strided *x = &p->reduced;
+    while (from < to) {
+        int64_t n, at = offset + reduce_seek(x, from, &n);
+        if (n > to - from) n = to - from;
+        p->r->fold(acc, n, x->data + at, from, p->attrs);
+        from += n;
+    }
+}
+
+static void reduce_gathered_fold(const reduce_plan *p, void *acc, int64_t offset, int64_t from, int64_t to,
+                                 reduce_buffer *b) {
     gri_strided x = p->reduced;
     x.data += offset;
     while (from < to) {
-        int64_t n;
-        const char *run = b->bytes;
-        if (p->direct) {
-            run = x.data + reduce_seek(&x, from, &n);
-            if (n > to - from) n = to - from;
-        } else {
-            n = to - from < REDUCE_BUFFER ? to - from : REDUCE_BUFFER;
-            gri_gather(&x, from, n, p->type, b->bytes);
-        }
-        p->r->fold(acc, n, run, from, p->attrs);
+        int64_t n = to - from < REDUCE_BUFFER ? to - from : REDUCE_BUFFER;
+        gri_gather(&x, from, n, p->type, b->bytes);
+        p->r->fold(acc, n, b->bytes, from, p->attrs);
         from += n;
     }
 }
@@ -99,7 +104,8 @@ static void reduce_direct_rows(const reduce_plan *p, char *acc, int64_t n, int64
         int64_t rows;
         const char *at = x->data + offset + reduce_seek(x, from, &rows);
         if (rows > to - from) rows = to - from;
-        if (stride == n && n <= REDUCE_OUTPUTS / 2 && rows > 1 && !p->r->positions)
+        bool runs_on = stride == n && n <= REDUCE_OUTPUTS / 2 && !p->r->positions;
+        if (runs_on && n * rows >= REDUCE_WIDEN)
             reduce_wide_rows(p, acc, n, rows, at, from);
         else
             p->r->fold_rows(acc, n, rows, at, stride, from, p->attrs);
@@ -107,12 +113,26 @@ static void reduce_direct_rows(const reduce_plan *p, char *acc, int64_t n, int64
     }
 }
 
+/* *x = [count, n], the reduced elements of outputs first .. first + n - 1, if it takes no more dims than that. */
+static bool reduce_matrix(const reduce_plan *p, int64_t first, int64_t n, gri_strided *x) {
+    if (p->kept.rank > 1 || p->reduced.rank > 1) return false;
+    *x = p->reduced;
+    x->data += first * p->kept.strides[0];
+    x->rank = 2;
+    x->dims[1] = n;
+    x->strides[1] = p->kept.strides[0];
+    return true;
+}
+
 static void reduce_gathered_rows(const reduce_plan *p, char *acc, int64_t first, int64_t n, int64_t from, int64_t to,
                                  reduce_buffer *b) {
+    gri_strided matrix;
+    bool whole = reduce_matrix(p, first, n, &matrix);
     while (from < to) {
         int64_t rows = REDUCE_BUFFER / n, rest;
         if (rows > to - from) rows = to - from;
-        for (int64_t i = 0; i < rows; i++) {
+        if (whole) gri_gather(&matrix, from * n, rows * n, p->type, b->bytes);
+        for (int64_t i = 0; i < rows && !whole; i++) {
             gri_strided x = p->kept;
             x.data += reduce_seek(&p->reduced, from + i, &rest);
             gri_gather(&x, first, n, p->type, b->bytes + i * n * p->size);
@@ -138,8 +158,11 @@ static void reduce_unit(const reduce_plan *p, int64_t unit, char *acc, reduce_bu
     if (to > p->count) to = p->count;
     p->r->start(n, acc, p->attrs);
     if (!p->rows) {
-        for (int64_t j = 0; j < n; j++)
-            reduce_fold(p, acc + j * size, reduce_seek(&p->kept, first + j, &rest), from, to, b);
+        for (int64_t j = 0; j < n; j++) {
+            int64_t offset = reduce_seek(&p->kept, first + j, &rest);
+            if (p->direct) reduce_direct_fold(p, acc + j * size, offset, from, to);
+            else reduce_gathered_fold(p, acc + j * size, offset, from, to, b);
+        }
     } else if (p->direct) {
         reduce_direct_rows(p, acc, n, reduce_seek(&p->kept, first, &rest), from, to);
     } else {

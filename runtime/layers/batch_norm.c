@@ -49,7 +49,7 @@ static gr_status BatchNorm_init(gr_layer *l) {
 }
 
 static inline char *BatchNorm_at(const gr_tensor *t, int64_t c) {
-    return t->data + c * t->strides[0] * (int64_t)gr_dtype_size((gr_dtype)t->dtype);
+    return t->data + c * t->strides[0] * (int64_t)gri_size((gr_dtype)t->dtype);
 }
 static inline double BatchNorm_get(const gr_tensor *t, int64_t c) {
     void *p = BatchNorm_at(t, c);
