@@ -248,6 +248,10 @@ const char *gr_tensor_name_peek(const gr_tensor *t) { return t->node && gri_is_l
 
 gr_status gri_may_edit(const gr_tensor *t, const char *what) {
     gr_ctx *ctx = t->head.ctx;
+    for (int i = 0; !t->contiguous && i < t->rank; i++)
+        if (t->strides[i] == 0 && t->dims[i] > 1)
+            return gr_fail(ctx, GR_ERR_STATE, "%s edits %s in place, but dimension %d of it is expanded: its elements are one; use clone first",
+                           what, gri_tensor_text(t), i + ctx->index_base);
     if (!ctx->grad_enabled || !t->node) return GR_OK;
     return gr_fail(ctx, GR_ERR_STATE, "%s edits %s (%s) in place while gradients are recorded; wrap it in gr.no_grad, or make a new tensor",
                    what, gri_tensor_text(t), gri_node_text(t->node));
