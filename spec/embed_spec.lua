@@ -15,7 +15,7 @@ describe("the example host", function()
 end)
 
 describe("a runtime", function()
-  local out = run("%s/runtime_test", shell.build)
+  local out = run("CMOCKA_MESSAGE_OUTPUT=STDOUT %s/runtime_test", shell.build)
   local count, seen = tonumber(out:match "Running (%d+) test"), 0
   for name in out:gmatch "%[ RUN +%] ([%l%d_]+)\n" do
     seen = seen + 1

@@ -14,8 +14,8 @@ end
 
 describe("stock lua5.4", function()
   it("finds gradrun in the tree", function()
-    local out, code = run([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/lua/?.so;;" lua5.4 %s]],
-      shell.build, use)
+    local out, code = run([[LUA_PATH="lua/?.lua;lua/?/init.lua;;" LUA_CPATH="%s/lua/?.so;;" %s %s]],
+      shell.build, shell.lua, use)
     assert.equal("6.0\ttrue\n", out)
     assert.equal(0, code)
   end)
@@ -57,7 +57,7 @@ describe("make install", function()
 
   it("serves stock lua5.4", function()
     local out = run([[cd / && LUA_PATH="%s/share/lua/5.4/?.lua;%s/share/lua/5.4/?/init.lua" \
-      LUA_CPATH="%s/lib/lua/5.4/?.so" lua5.4 %s]], prefix, prefix, prefix, use)
+      LUA_CPATH="%s/lib/lua/5.4/?.so" %s %s]], prefix, prefix, prefix, shell.lua, use)
     assert.equal("6.0\ttrue\n", out)
   end)
 
@@ -67,8 +67,8 @@ describe("make install", function()
 
   it("serves a C program, by pkg-config", function()
     local out, code = run([[cd %s && export PKG_CONFIG_PATH=%s/lib/pkgconfig
-      cc %s/scripts/embed/host.c $(pkg-config --define-variable=prefix=%s --cflags --libs gradrun) -lm -o host &&
-      LD_LIBRARY_PATH=%s/lib ./host %s/scripts/embed/train.lua]], top, prefix, shell.root, prefix, prefix, shell.root)
+      cc %s %s/scripts/embed/host.c $(pkg-config --define-variable=prefix=%s --cflags --libs gradrun) -lm -o host &&
+      LD_LIBRARY_PATH=%s/lib ./host %s/scripts/embed/train.lua]], top, prefix, shell.flags, shell.root, prefix, prefix, shell.root)
     assert.equal(0, code, out)
     assert.matches("closed with 0 live objects", out)
     out = run("PKG_CONFIG_PATH=%s/lib/pkgconfig pkg-config --modversion gradrun", prefix)

@@ -18,6 +18,11 @@ function shell.run(command, ...)
   return out, kind == "signal" and 128 + code or code
 end
 
+-- Stock Lua, ready to load core.so: what that was sanitized with must be in the process first.
+local sanitizer = shell.run("readelf -d %s/lua/gradrun/core.so", shell.build):match "%[(lib%lsan)%.so"
+shell.flags = sanitizer and "-fsanitize=" .. ({ libasan = "address", libtsan = "thread" })[sanitizer] or ""
+shell.lua = sanitizer and ("LD_PRELOAD=$(cc -print-file-name=%s.so) lua5.4"):format(sanitizer) or "lua5.4"
+
 -- A file that lasts as long as the process, with that text.
 local files = setmetatable({}, { __gc = function(list) for _, name in ipairs(list) do os.remove(name) end end })
 function shell.file(text)
