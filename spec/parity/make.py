@@ -1,222 +1,446 @@
 #!/usr/bin/env python3
-"""Writes spec/parity/figures.lua: what PyTorch 2.13 gives for every op and layer, in f32 and f64.
+"""Writes the figures of PyTorch that spec/parity_spec.lua compares with: ops.lua, layers.lua, training.lua,
+clips.lua, here.
 
-    python3 spec/parity/make.py > spec/parity/figures.lua
+    python3 spec/parity/make.py          (needs torch and numpy; the figures checked in say which version)
 
-Inputs are not stored: both sides compute element i of input k as
-
-    lo + (hi - lo) * ((7 i^2 + (13 + 2 k) i + 31 k) mod 1009) / 1009
-
-in f64, then round to the dtype. The gradient of the output is input 50 on [-1, 1]. A case is one line of
-Lua, run with x = the inputs; the figures are the output and the gradient of every floating input.
+Every input is drawn by draw() below, which the spec has too, so that only results are written: values are
+multiples of 1/1024, exact in f32. Results of large cases are sampled: every STRIDE-th element in row-major order.
+Dimensions, positions and classes count from 1 in the figures, as scripts count.
 """
-import sys
+import math
+import os
 
+import numpy as np
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
+from torch import nn
 
-inf = float("inf")
-
-
-def make_input(shape, k, lo=-1.0, hi=1.0, dtype=torch.float64):
-    n = 1
-    for d in shape:
-        n *= d
-    i = torch.arange(n, dtype=torch.int64)
-    u = ((7 * i * i + (13 + 2 * k) * i + 31 * k) % 1009).double() / 1009
-    return (lo + (hi - lo) * u).reshape(shape).to(dtype)
+HERE = os.path.dirname(os.path.abspath(__file__))
+DTYPES = {"f32": torch.float32, "f64": torch.float64}
+STRIDE = 29  # of results above LARGE elements
+LARGE = 400
 
 
-def classes(shape, k, count):  # 0-based here, 1-based in Lua
-    return (make_input(shape, k, 0, 1) * count).long()
+# ---- inputs -------------------------------------------------------------------------------------------------
+
+def draw(seed, shape, scale=1.0, shift=0.0, below=0):
+    """Numbers in [-2, 2] times scale plus shift; with below, whole numbers 1 .. below."""
+    n, state, values = math.prod(shape), seed, []
+    for _ in range(n):
+        state = (state * 1103515245 + 12345) % 2147483648
+        v = (state >> 8) % 4097
+        values.append(v % below + 1 if below else (v - 2048) / 1024 * scale + shift)
+    return np.array(values, dtype=np.int64 if below else np.float64).reshape(shape)
 
 
-CASES = []
+class Input:
+    """A tensor drawn from a seed, or given values."""
 
+    def __init__(self, *shape, scale=1.0, shift=0.0, below=0, dtype=None, values=None):
+        self.shape, self.scale, self.shift, self.below, self.dtype = list(shape), scale, shift, below, dtype
+        self.values = values
+        self.seed = 0
 
-def case(lua, fn, *shapes, lo=-1.0, hi=1.0, ints=()):
-    """ints: positions of inputs that are not floating: (position, "mask" or a number of classes)."""
-    CASES.append((lua, fn, shapes, lo, hi, dict(ints)))
-
-
-# ---- ops ----
-for name, fn in (("add", torch.add), ("sub", torch.sub), ("mul", torch.mul),
-                 ("maximum", torch.maximum), ("minimum", torch.minimum)):
-    case(f"gr.{name}(x[1], x[2])", fn, (3, 4), (3, 4))
-    case(f"gr.{name}(x[1], x[2])", fn, (2, 3, 4), (3, 1))
-case("gr.div(x[1], x[2])", torch.div, (3, 4), (4,), lo=0.5, hi=2)
-case("gr.pow(x[1], x[2])", torch.pow, (3, 4), (4,), lo=0.5, hi=2)
-for p in (2, 3, 0.5, -1, 1.7):
-    case(f"x[1] ^ {p}", lambda a, p=p: a ** p, (3, 5), lo=0.5, hi=2)
-for name, fn in (("neg", torch.neg), ("exp", torch.exp), ("abs", torch.abs), ("tanh", torch.tanh),
-                 ("sigmoid", torch.sigmoid), ("relu", torch.relu)):
-    case(f"x[1]:{name}()", fn, (3, 7), lo=-3, hi=3)
-for name, fn in (("log", torch.log), ("sqrt", torch.sqrt)):
-    case(f"x[1]:{name}()", fn, (3, 7), lo=0.2, hi=4)
-case("x[1]:leaky_relu(0.2)", lambda a: F.leaky_relu(a, 0.2), (3, 7))
-case("x[1]:elu(0.7)", lambda a: F.elu(a, 0.7), (3, 7), lo=-3, hi=3)
-case("x[1]:clamp(-0.5, 0.25)", lambda a: a.clamp(-0.5, 0.25), (3, 7))
-case("gr.where(x[1], x[2], x[3])", torch.where, (3, 4), (3, 4), (4,), ints=[(0, "mask")])
-case("x[1]:masked_fill(x[2], 7)", lambda a, m: a.masked_fill(m, 7), (3, 4), (3, 4), ints=[(1, "mask")])
-for d in ((), (1,), (0, 2), (2,)):
-    lua = "{" + ", ".join(str(k + 1) for k in d) + "}"
-    for name in ("sum", "mean", "amax"):
-        keep = name == "mean"
-        opts = ", keepdim = true" if keep else ""
-        args = f"{{dim = {lua}{opts}}}" if d else ("{keepdim = true}" if keep else "")
-        kw = {"dim": d or (0, 1, 2), "keepdim": keep}
-        case(f"x[1]:{name}({args})", lambda a, name=name, kw=kw: getattr(a, name)(**kw), (3, 4, 5))
-for p in (1, 2, 3, inf):
-    lua = "math.huge" if p == inf else p
-    case(f"x[1]:norm({{p = {lua}}})", lambda a, p=p: torch.linalg.vector_norm(a, p), (3, 4))
-    case(f"x[1]:norm({{p = {lua}, dim = {{2}}}})", lambda a, p=p: torch.linalg.vector_norm(a, p, dim=1), (3, 4, 2))
-for a, b in (((3,), (3,)), ((4,), (4, 3)), ((2, 3), (3,)), ((3, 4), (4, 5)), ((2, 3, 4), (4, 5)),
-             ((2, 1, 3, 4), (5, 4, 2))):
-    case("gr.matmul(x[1], x[2])", torch.matmul, a, b)
-case("gr.matmul(x[1]:transpose(1, 2), x[2])", lambda a, b: a.t() @ b, (4, 3), (4, 5))
-case("F.linear(x[1], x[2], x[3])", F.linear, (3, 4), (5, 4), (5,))
-case("F.linear(x[1], x[2])", F.linear, (2, 3, 4), (5, 4))
-for s, kw, lua in (((2, 3, 7, 6), {}, ""), ((2, 3, 7, 6), {"stride": 2, "padding": 1}, ", {stride = 2, padding = 1}"),
-                   ((1, 3, 9, 8), {"dilation": 2, "padding": (2, 1)}, ", {dilation = 2, padding = {2, 1}}")):
-    case(f"F.conv2d(x[1], x[2], x[3]{lua})", lambda a, w, b, kw=kw: F.conv2d(a, w, b, **kw), s, (4, 3, 3, 3), (4,))
-case("F.conv2d(x[1], x[2], nil, {groups = 2})", lambda a, w: F.conv2d(a, w, groups=2), (2, 4, 5, 5), (6, 2, 3, 2))
-case("F.conv2d(x[1], x[2])", F.conv2d, (2, 4, 5, 5), (6, 4, 1, 1))
-case("(F.max_pool2d(x[1], 2))", lambda a: F.max_pool2d(a, 2), (2, 3, 6, 7))
-case("(F.max_pool2d(x[1], {kernel_size = 3, stride = 2, padding = 1}))",
-     lambda a: F.max_pool2d(a, 3, 2, 1), (1, 2, 8, 7))
-for d in (0, 1, -1):
-    lua = d + 1 if d >= 0 else d
-    case(f"x[1]:softmax({lua})", lambda a, d=d: a.softmax(d), (3, 5, 4), lo=-4, hi=4)
-    case(f"x[1]:log_softmax({lua})", lambda a, d=d: a.log_softmax(d), (3, 5, 4), lo=-4, hi=4)
-for red in ("mean", "sum", "none"):
-    case(f"F.cross_entropy(x[1], x[2], {{reduction = '{red}'}})",
-         lambda a, t, red=red: F.cross_entropy(a, t, reduction=red), (6, 5), (6,), lo=-3, hi=3, ints=[(1, 5)])
-    case(f"F.mse_loss(x[1], x[2], {{reduction = '{red}'}})",
-         lambda a, t, red=red: F.mse_loss(a, t, reduction=red), (4, 3), (4, 3))
-case("F.cross_entropy(x[1], x[2])", F.cross_entropy, (2, 4, 3, 2), (2, 3, 2), ints=[(1, 4)])
-case("x[1]:reshape(4, 6)", lambda a: a.reshape(4, 6), (2, 3, 4))
-case("x[1]:transpose(1, 3):reshape(-1)", lambda a: a.transpose(0, 2).reshape(-1), (2, 3, 4))
-case("x[1]:permute(3, 1, 2)", lambda a: a.permute(2, 0, 1), (2, 3, 4))
-case("x[1]:squeeze(2):unsqueeze(1)", lambda a: a.squeeze(1).unsqueeze(0), (2, 1, 3))
-case("x[1]:expand(2, 3, 4)", lambda a: a.expand(2, 3, 4), (3, 1))
-case("x[1]:narrow(2, 2, 3)", lambda a: a.narrow(1, 1, 3), (3, 5))
-case("x[1]:select(2, -1)", lambda a: a.select(1, -1), (3, 5))
-case("gr.cat({x[1], x[2]}, 2)", lambda a, b: torch.cat([a, b], 1), (3, 2), (3, 4))
-case("gr.stack({x[1], x[2], x[1]}, 2)", lambda a, b: torch.stack([a, b, a], 1), (3, 2), (3, 2))
-case("x[1]:index_select(2, x[2])", lambda a, i: a.index_select(1, i), (3, 4), (6,), ints=[(1, 4)])
-
-# ---- layers: their parameters are inputs 20, 21, ... on [-0.5, 0.5], in the order of named_parameters ----
-LAYERS = [
-    ("nn.Linear(4, 3)", nn.Linear(4, 3), (5, 4)),
-    ("nn.Linear(4, 3, {bias = false})", nn.Linear(4, 3, bias=False), (2, 5, 4)),
-    ("nn.Conv2d(3, 4, 3, {stride = 2, padding = 1})", nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 7, 6)),
-    ("nn.Conv2d(4, 6, {3, 2}, {groups = 2, bias = false})", nn.Conv2d(4, 6, (3, 2), groups=2, bias=False), (1, 4, 5, 5)),
-    ("nn.MaxPool2d(2)", nn.MaxPool2d(2), (2, 3, 6, 6)),
-    ("nn.BatchNorm1d(3)", nn.BatchNorm1d(3), (6, 3)),
-    ("nn.BatchNorm1d(3)", nn.BatchNorm1d(3), (4, 3, 5)),
-    ("nn.BatchNorm2d(3, {momentum = 0.3, eps = 0.001})", nn.BatchNorm2d(3, momentum=0.3, eps=0.001), (4, 3, 2, 3)),
-    ("nn.BatchNorm2d(2, {affine = false})", nn.BatchNorm2d(2, affine=False), (3, 2, 2, 2)),
-    ("nn.Flatten()", nn.Flatten(), (2, 3, 4)),
-    ("nn.Tanh()", nn.Tanh(), (3, 4)), ("nn.Sigmoid()", nn.Sigmoid(), (3, 4)), ("nn.ReLU()", nn.ReLU(), (3, 4)),
-    ("nn.LeakyReLU(0.3)", nn.LeakyReLU(0.3), (3, 4)), ("nn.ELU()", nn.ELU(), (3, 4)),
-    ("nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))",
-     nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2)), (5, 4)),
-]
-
-OPTIMS = [
-    ("gr.optim.SGD(p, {lr = 0.1})", lambda p: torch.optim.SGD(p, lr=0.1)),
-    ("gr.optim.SGD(p, {lr = 0.1, momentum = 0.9, weight_decay = 0.05})",
-     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.05)),
-    ("gr.optim.SGD(p, {lr = 0.1, momentum = 0.9, nesterov = true})",
-     lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True)),
-    ("gr.optim.Adam(p, {lr = 0.05})", lambda p: torch.optim.Adam(p, lr=0.05)),
-    ("gr.optim.Adam(p, {lr = 0.05, betas = {0.8, 0.95}, weight_decay = 0.1})",
-     lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.8, 0.95), weight_decay=0.1)),
-    ("gr.optim.AdamW(p, {lr = 0.05, weight_decay = 0.1})",
-     lambda p: torch.optim.AdamW(p, lr=0.05, weight_decay=0.1)),
-]
-
-
-def numbers(t):
-    fmt = "%.9g" if t.dtype == torch.float32 else "%.17g"
-    return "{" + ",".join(fmt % v for v in t.detach().reshape(-1).tolist()) + "}"
-
-
-def shape_text(shape):
-    return "{" + ",".join(str(d) for d in shape) + "}"
-
-
-def write_op(lua, fn, shapes, lo, hi, ints, dtype, name):
-    x, kinds = [], []
-    for k, s in enumerate(shapes):
-        kind = ints.get(k)
-        if kind == "mask":
-            x.append(make_input(s, k + 1, -1, 1) > 0)
-            kinds.append('"mask"')
-        elif kind:
-            x.append(classes(s, k + 1, kind))
-            kinds.append(str(kind))
+    def torch(self, dtype):
+        if self.values is not None:
+            array = np.array(self.values, dtype=np.float64)
         else:
-            x.append(make_input(s, k + 1, lo, hi, dtype).requires_grad_())
-            kinds.append("false")
-    y = fn(*x)
-    y.backward(make_input(y.shape, 50, dtype=dtype))
-    grads = [numbers(t.grad) if t.is_floating_point() else "false" for t in x]
-    print(f"{{lua=[[{lua}]], dtype=\"{name}\", lo={lo}, hi={hi}, kinds={{{','.join(kinds)}}}, "
-          f"shapes={{{','.join(shape_text(s) for s in shapes)}}},\n y={numbers(y)}, grads={{{','.join(grads)}}}}},")
+            array = draw(self.seed, self.shape, self.scale, self.shift, self.below)
+        if self.dtype == "u8":  # a mask
+            return torch.tensor(array - 1).bool()
+        if self.dtype == "i64":
+            return torch.tensor(array).long()
+        return torch.tensor(array).to(dtype).requires_grad_(True)
+
+    def lua(self):
+        fields = {"shape": self.shape if self.values is None else list(np.shape(self.values)), "seed": self.seed}
+        if self.values is not None:
+            fields["values"] = [float(v) for v in np.array(self.values, dtype=np.float64).flatten()]
+            del fields["seed"]
+        for name, usual in (("scale", 1.0), ("shift", 0.0), ("below", 0), ("dtype", None)):
+            if getattr(self, name) != usual:
+                fields[name] = getattr(self, name)
+        return fields
 
 
-def write_layer(lua, layer, shape, dtype, name):
-    layer = layer.to(dtype)
-    for mode in ("train", "eval"):
-        if mode == "eval" and "BatchNorm" not in lua:
-            continue
-        layer.train(mode == "train")
-        x = make_input(shape, 1, dtype=dtype).requires_grad_()
-        if mode == "train":
-            with torch.no_grad():
-                for k, p in enumerate(layer.parameters()):
-                    p.copy_(make_input(p.shape, 20 + k, -0.5, 0.5, dtype))
-        layer.zero_grad()
-        y = layer(x)
-        y.backward(make_input(y.shape, 50, dtype=dtype))
-        grads = ",".join(numbers(p.grad) for p in layer.parameters())
-        buffers = ",".join(numbers(b) for b in layer.buffers() if b.is_floating_point())
-        print(f"{{lua=[[{lua}]], dtype=\"{name}\", mode=\"{mode}\", shape={shape_text(shape)},\n y={numbers(y)}, "
-              f"dx={numbers(x.grad)}, grads={{{grads}}}, buffers={{{buffers}}}}},")
+# ---- writing Lua --------------------------------------------------------------------------------------------
+
+def lua(v):
+    if v is None or v is False:
+        return "false"
+    if v is True:
+        return "true"
+    if isinstance(v, str):
+        return '"%s"' % v
+    if isinstance(v, np.float32):
+        return number(float(v), str(v))
+    if isinstance(v, float):
+        return number(v, repr(v))
+    if isinstance(v, dict):
+        return "{%s}" % ",".join(f"{k}={lua(x)}" for k, x in v.items())
+    if isinstance(v, (list, tuple)):
+        return "{%s}" % ",".join(lua(x) for x in v)
+    return str(int(v))
 
 
-def write_optim(lua, make):
-    p = [make_input((3, 4), 20), make_input((5,), 21)]
-    for t in p:
-        t.requires_grad_()
-    opt, trace = make(p), []
-    for step in range(10):
-        for k, t in enumerate(p):
-            t.grad = make_input(t.shape, 30 + 7 * step + k)
+def number(v, text):
+    if math.isnan(v):
+        return "0/0"
+    if math.isinf(v):
+        return "1/0" if v > 0 else "-1/0"
+    return text[:-2] if text.endswith(".0") else text
+
+
+def result(t):
+    """A tensor's shape and elements, sampled where it is large; None stays None."""
+    if t is None:
+        return None
+    array = t.detach().numpy()
+    flat = array.flatten()
+    if flat.size > LARGE:
+        flat = flat[::STRIDE]
+    values = flat if array.dtype == np.float32 else [x.item() for x in flat]
+    return {"shape": list(array.shape), "v": list(values)}
+
+
+def write(name, about, rows):
+    path = os.path.join(HERE, name)
+    with open(path, "w") as f:
+        f.write(f"-- {about}\n-- By PyTorch {torch.__version__.split('+')[0]}: spec/parity/make.py.\nreturn {{\n")
+        f.write("".join(lua(r) + ",\n" for r in rows))
+        f.write("}\n")
+    print(f"{name}: {len(rows)} cases, {os.path.getsize(path)} bytes")
+
+
+# ---- ops ----------------------------------------------------------------------------------------------------
+
+I = Input
+NAN, INF = math.nan, math.inf
+MASK = dict(below=2, dtype="u8")
+# (op, attributes as scripts give them, function of the inputs, inputs...)
+OPS = []
+
+
+def op(name, f, *inputs, **attrs):
+    OPS.append((name, attrs, f, inputs))
+
+
+BINARY = {"add": torch.add, "sub": torch.sub, "mul": torch.mul, "maximum": torch.maximum, "minimum": torch.minimum}
+for name, f in BINARY.items():
+    op(name, f, I(3, 5), I(3, 5))
+    op(name, f, I(2, 3, 5), I(5))
+    op(name, f, I(3, 1), I(1, 4))
+    op(name, f, I(4), I())
+    op(name, f, I(values=[1, NAN, INF, -INF, 0, 2, 2]), I(values=[NAN, 1, 1, 1, 0, 2, -1]))
+op("add", torch.add, I(37, 53), I(37, 1))
+for a, b in ((I(3, 5), I(3, 5, scale=0.5, shift=2)), (I(2, 3, 5), I(5, scale=0.25, shift=-1)),
+             (I(values=[1, -1, 0, 3]), I(values=[0, 0, 0, INF]))):
+    op("div", torch.div, a, b)
+op("pow", torch.pow, I(3, 5, scale=0.5, shift=1.5), I(3, 5))
+op("pow", torch.pow, I(2, 3, scale=0.5, shift=1.5), I(3))
+op("pow", torch.pow, I(3, 4), I(values=2))
+op("pow", torch.pow, I(3, 4), I(values=3))
+op("pow", torch.pow, I(3, 4, shift=3), I(values=0.5))
+op("pow", torch.pow, I(values=[0, 0, 0, 4]), I(values=[0, 1, 2, -0.5]))
+for name, f in (("eq", torch.eq), ("ne", torch.ne), ("lt", torch.lt), ("le", torch.le), ("gt", torch.gt), ("ge", torch.ge)):
+    op(name, f, I(values=[1, 2, 3, NAN, INF]), I(values=[2, 2, 2, NAN, INF]))
+    op(name, f, I(3, 1), I(1, 5))
+
+op("neg", torch.neg, I(3, 4, 5))
+op("abs", torch.abs, I(3, 4, 5))
+op("abs", torch.abs, I(values=[0, -INF, NAN, -1]))
+op("exp", torch.exp, I(3, 4, 5, scale=2))
+op("exp", torch.exp, I(values=[0, INF, -INF, NAN, 88, -104]))
+op("log", torch.log, I(3, 4, 5, scale=0.9375, shift=2))
+op("log", torch.log, I(values=[0, 1, INF, NAN]))
+op("sqrt", torch.sqrt, I(3, 4, 5, scale=0.9375, shift=2))
+op("sqrt", torch.sqrt, I(values=[4, INF, NAN]))
+op("tanh", torch.tanh, I(3, 4, 5, scale=2))
+op("tanh", torch.tanh, I(values=[0, INF, -INF, NAN, 1e-5, 40]))
+op("sigmoid", torch.sigmoid, I(3, 4, 5, scale=4))
+op("sigmoid", torch.sigmoid, I(values=[0, INF, -INF, NAN, 80, -80]))
+op("relu", torch.relu, I(3, 4, 5))
+op("relu", torch.relu, I(values=[0, 1, -1, INF, -INF]))
+op("leaky_relu", F.leaky_relu, I(3, 4, 5))
+op("leaky_relu", lambda x: F.leaky_relu(x, 0.25), I(3, 5), negative_slope=0.25)
+op("elu", F.elu, I(3, 4, 5))
+op("elu", lambda x: F.elu(x, 0.5), I(3, 5), alpha=0.5)
+op("elu", F.elu, I(values=[0, 1e-4, -1e-4, -100, 100]))
+op("clamp", lambda x: x.clamp(-1, 0.5), I(3, 4, 5), min=-1.0, max=0.5)
+op("clamp", lambda x: x.clamp(min=0), I(values=[-1, 0, 1, NAN]), min=0.0)
+op("clamp", lambda x: x.clamp(max=1), I(values=[-1, 1, 2, INF]), max=1.0)
+op("where", torch.where, I(3, 4, **MASK), I(3, 4), I(3, 4))
+op("where", torch.where, I(3, 1, **MASK), I(4), I())
+op("masked_fill", lambda x, m: x.masked_fill(m, -1.5), I(3, 4), I(3, 4, **MASK), value=-1.5)
+op("masked_fill", lambda x, m: x.masked_fill(m, -INF), I(2, 3, 4), I(4, **MASK), value=-INF)
+op("clone", torch.clone, I(3, 4))
+op("to", lambda x: x.double(), I(3, 4), dtype="f64")
+op("to", lambda x: x.float(), I(3, 4), dtype="f32")
+op("to", lambda x: x.long(), I(3, 4, scale=3), dtype="i64")
+
+for name, f in (("sum", torch.sum), ("mean", torch.mean), ("amax", torch.amax)):
+    op(name, f, I(3, 4, 5))
+    op(name, lambda x, f=f: f(x, dim=1), I(3, 4, 5), dim=2)
+    op(name, lambda x, f=f: f(x, dim=(0, 2)), I(3, 4, 5), dim=[1, 3])
+    op(name, lambda x, f=f: f(x, dim=-1, keepdim=True), I(3, 4, 5), dim=-1, keepdim=True)
+    op(name, lambda x, f=f: f(x, dim=0), I(70, 9), dim=1)
+    op(name, f, I(values=[1, NAN, 3]))
+op("amax", torch.amax, I(values=[[1, 3, 3], [3, 0, 2]]))
+op("amax", lambda x: x.amax(1), I(values=[[1, 3, 3], [0, 0, 0]]), dim=2)
+op("argmax", lambda x: x.argmax() + 1, I(3, 4, 5))
+op("argmax", lambda x: x.argmax(1) + 1, I(3, 4, 5), dim=2)
+op("argmax", lambda x: x.argmax(-1, keepdim=True) + 1, I(6, 10), dim=-1, keepdim=True)
+for p in (2.0, 1.0, 3.0, 2.5, INF):
+    op("norm", lambda x, p=p: torch.linalg.vector_norm(x, p), I(3, 4, 5), p=p)
+    op("norm", lambda x, p=p: torch.linalg.vector_norm(x, p, dim=1), I(3, 4, 5), p=p, dim=2)
+    op("norm", lambda x, p=p: torch.linalg.vector_norm(x, p, dim=(0, 2), keepdim=True), I(3, 4, 5), p=p, dim=[1, 3],
+       keepdim=True)
+op("norm", torch.linalg.vector_norm, I(values=[0, 0, 0]))
+
+for a, b in (((2, 3), (3, 4)), ((5,), (5,)), ((3, 4), (4,)), ((4,), (4, 3)), ((2, 3, 4), (2, 4, 5)), ((2, 1, 3, 4), (5, 4, 2)),
+             ((3, 4), (2, 4, 5)), ((2, 3, 4), (4,)), ((40, 48), (48, 56)), ((3, 33, 17), (17, 35))):
+    op("matmul", torch.matmul, I(*a), I(*b))
+op("linear", F.linear, I(4, 3), I(5, 3), I(5))
+op("linear", F.linear, I(2, 4, 3), I(5, 3))
+op("linear", F.linear, I(3), I(5, 3), I(5))
+op("linear", F.linear, I(64, 100), I(50, 100), I(50))
+
+
+def conv(x, w, b=None, **kw):
+    return F.conv2d(x, w, b, **kw)
+
+
+for shapes, kw in (
+        (((2, 3, 5, 5), (4, 3, 3, 3), (4,)), dict()),
+        (((2, 3, 5, 5), (4, 3, 3, 3)), dict(padding=1)),
+        (((2, 3, 8, 7), (4, 3, 3, 2), (4,)), dict(stride=2, padding=1)),
+        (((1, 2, 9, 8), (3, 2, 3, 2), (3,)), dict(stride=[2, 1], padding=[1, 2], dilation=[2, 3])),
+        (((2, 4, 6, 5), (6, 2, 3, 3), (6,)), dict(groups=2, padding=1)),
+        (((2, 4, 6, 5), (4, 1, 3, 3), (4,)), dict(groups=4)),
+        (((2, 3, 4, 5), (4, 3, 1, 1), (4,)), dict()),
+        (((3, 8, 14, 14), (16, 8, 3, 3), (16,)), dict(padding=1)),
+        (((2, 3, 12, 12), (8, 3, 5, 5), (8,)), dict(stride=2, padding=2))):
+    op("conv2d", lambda *t, kw=kw: conv(*t, **{k: tuple(v) if isinstance(v, list) else v for k, v in kw.items()}),
+       *[I(*s) for s in shapes], **kw)
+for shape, kw in (((2, 3, 6, 6), dict(kernel_size=2)), ((2, 2, 7, 8), dict(kernel_size=[3, 2], stride=[2, 3], padding=1)),
+                  ((2, 2, 7, 5), dict(kernel_size=2, ceil_mode=True)),
+                  ((1, 2, 9, 9), dict(kernel_size=3, stride=1, padding=1, dilation=2))):
+    op("max_pool2d", lambda x, kw=kw: F.max_pool2d(x, **kw), I(*shape), **kw)
+for name, f in (("softmax", F.softmax), ("log_softmax", F.log_softmax)):
+    op(name, lambda x, f=f: f(x, dim=-1), I(4, 7, scale=3))
+    op(name, lambda x, f=f: f(x, dim=1), I(2, 5, 3), dim=2)
+    op(name, lambda x, f=f: f(x, dim=-1), I(values=[[1000, 0, -1000], [-INF, 0, 1]]))
+    op(name, lambda x, f=f: f(x, dim=-1), I(30, 50))
+for x, t in (((5, 7), (5,)), ((2, 4, 3), (2, 3)), ((2, 4, 3, 2), (2, 3, 2)), ((7,), ()), ((64, 10), (64,))):
+    classes = x[1] if len(x) > 1 else x[0]
+    for reduction in ("mean", "sum", "none"):
+        op("cross_entropy", lambda x, t, r=reduction: F.cross_entropy(x, t - 1, reduction=r), I(*x, scale=2),
+           I(*t, below=classes, dtype="i64"), reduction=reduction)
+for reduction in ("mean", "sum", "none"):
+    op("mse_loss", lambda x, y, r=reduction: F.mse_loss(x, y, reduction=r), I(3, 4, 5), I(3, 4, 5), reduction=reduction)
+for shape in ((4, 3), (2, 3, 5), (2, 3, 4, 2), (8, 16, 7, 7)):
+    op("batch_norm", lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), I(*shape), I(shape[1]), I(shape[1]),
+       training=True)
+    op("batch_norm", lambda x, w, b, m, v: F.batch_norm(x, m.detach(), v.detach(), w, b, eps=1e-3), I(*shape), I(shape[1]),
+       I(shape[1]), I(shape[1]), I(shape[1], scale=0.25, shift=1), eps=1e-3)
+
+op("reshape", lambda x: x.reshape(4, -1), I(2, 3, 4), shape=[4, -1])
+op("view", lambda x: x.view(6, 4), I(2, 3, 4), shape=[6, 4])
+op("flatten", lambda x: x.flatten(1, 2), I(2, 3, 4, 2), start_dim=2, end_dim=3)
+op("transpose", lambda x: x.transpose(0, 2), I(2, 3, 4), dim0=1, dim1=3)
+op("permute", lambda x: x.permute(2, 0, 1), I(2, 3, 4), dims=[3, 1, 2])
+op("squeeze", lambda x: x.squeeze(), I(1, 3, 1, 2))
+op("squeeze", lambda x: x.squeeze(0), I(1, 3, 1), dim=1)
+op("unsqueeze", lambda x: x.unsqueeze(1), I(3, 2), dim=2)
+op("unsqueeze", lambda x: x.unsqueeze(-1), I(3, 2), dim=-1)
+op("expand", lambda x: x.expand(4, 3, 5), I(3, 1), shape=[4, 3, 5])
+op("narrow", lambda x: x.narrow(1, 1, 2), I(2, 5, 3), dim=2, start=2, length=2)
+op("slice", lambda x: x[:, 1:6:2], I(2, 7), dim=2, start=2, stop=6, step=2)
+op("select", lambda x: x.select(1, 2), I(2, 5, 3), dim=2, index=3)
+op("select", lambda x: x.select(0, -1), I(2, 5), dim=1, index=-1)
+op("cat", lambda *t: torch.cat(t, 1), I(2, 1, 3), I(2, 4, 3), I(2, 2, 3), dim=2)
+op("stack", lambda *t: torch.stack(t, 1), I(2, 3), I(2, 3), I(2, 3), dim=2)
+op("index_select", lambda x, i: x.index_select(1, i - 1), I(3, 5, 2), I(7, below=5, dtype="i64"), dim=2)
+op("contiguous", lambda x: x.contiguous(), I(2, 3))
+
+
+def run_op(f, inputs, dtype, seed):
+    """The result, the gradients for a fixed dy; None where there is none."""
+    tensors = [i.torch(dtype) for i in inputs]
+    y = f(*tensors)
+    y_grad = None
+    if y.requires_grad:
+        y_grad = torch.tensor(draw(seed, list(y.shape))).to(y.dtype)
+        y.backward(y_grad)
+    if y.dtype == torch.bool:
+        y = y.long()
+    grads = [result(t.grad) if t.requires_grad and y_grad is not None else None for t in tensors]
+    return {"out": result(y), "grads": grads}
+
+
+def ops():
+    rows = []
+    for number_, (name, attrs, f, inputs) in enumerate(OPS):
+        for k, i in enumerate(inputs):
+            i.seed = 1000 * (number_ + 1) + k
+        row = {"op": name, "attrs": attrs, "inputs": [i.lua() for i in inputs], "seed": 1000 * (number_ + 1) + 999}
+        for dtype in DTYPES:
+            row[dtype] = run_op(f, inputs, DTYPES[dtype], row["seed"])
+        rows.append(row)
+    write("ops.lua", "Results and gradients of ops.", rows)
+
+
+# ---- layers -------------------------------------------------------------------------------------------------
+
+# (name, positional arguments, options, module, input shape); layers of a list are one Sequential
+LAYERS = [
+    [("Linear", [7, 5], {}, lambda: nn.Linear(7, 5)), (3, 7)],
+    [("Linear", [7, 5], {"bias": False}, lambda: nn.Linear(7, 5, bias=False)), (2, 3, 7)],
+    [("Conv2d", [3, 4, 3], {}, lambda: nn.Conv2d(3, 4, 3)), (2, 3, 6, 5)],
+    [("Conv2d", [4, 6, [3, 2]], {"stride": 2, "padding": [1, 2], "groups": 2, "bias": False},
+      lambda: nn.Conv2d(4, 6, (3, 2), stride=2, padding=(1, 2), groups=2, bias=False)), (2, 4, 6, 5)],
+    [("Conv2d", [2, 3, 3], {"dilation": 2, "padding": 1}, lambda: nn.Conv2d(2, 3, 3, dilation=2, padding=1)), (2, 2, 7, 6)],
+    [("MaxPool2d", [2], {}, lambda: nn.MaxPool2d(2)), (2, 3, 6, 7)],
+    [("MaxPool2d", [3], {"stride": 2, "padding": 1}, lambda: nn.MaxPool2d(3, 2, 1)), (2, 3, 6, 7)],
+    [("BatchNorm1d", [5], {}, lambda: nn.BatchNorm1d(5)), (4, 5)],
+    [("BatchNorm1d", [5], {"momentum": 0.3, "eps": 1e-3}, lambda: nn.BatchNorm1d(5, momentum=0.3, eps=1e-3)), (4, 5, 3)],
+    [("BatchNorm1d", [5], {"affine": False}, lambda: nn.BatchNorm1d(5, affine=False)), (4, 5)],
+    [("BatchNorm1d", [5], {"track_running_stats": False}, lambda: nn.BatchNorm1d(5, track_running_stats=False)), (4, 5)],
+    [("BatchNorm2d", [3], {}, lambda: nn.BatchNorm2d(3)), (4, 3, 4, 5)],
+    [("ReLU", [], {}, nn.ReLU), (3, 5)],
+    [("Tanh", [], {}, nn.Tanh), (3, 5)],
+    [("Sigmoid", [], {}, nn.Sigmoid), (3, 5)],
+    [("LeakyReLU", [0.25], {}, lambda: nn.LeakyReLU(0.25)), (3, 5)],
+    [("ELU", [0.5], {}, lambda: nn.ELU(0.5)), (3, 5)],
+    [("Flatten", [], {}, nn.Flatten), (3, 2, 4)],
+    [("Linear", [6, 9], {}, lambda: nn.Linear(6, 9)), ("Tanh", [], {}, nn.Tanh), ("Linear", [9, 4], {}, lambda: nn.Linear(9, 4)),
+     ("Sigmoid", [], {}, nn.Sigmoid), (5, 6)],
+    [("Conv2d", [1, 4, 3], {"padding": 1, "bias": False}, lambda: nn.Conv2d(1, 4, 3, padding=1, bias=False)),
+     ("BatchNorm2d", [4], {}, lambda: nn.BatchNorm2d(4)),
+     ("ReLU", [], {}, nn.ReLU), ("MaxPool2d", [2], {}, lambda: nn.MaxPool2d(2)), ("Flatten", [], {}, nn.Flatten),
+     ("Linear", [64, 5], {}, lambda: nn.Linear(64, 5)), (6, 1, 8, 8)],
+]
+
+
+def set_parameters(module, seed):
+    """Every parameter and buffer from a seed of its own, in order of name lists."""
+    with torch.no_grad():
+        for k, p in enumerate(module.parameters()):
+            p.copy_(torch.tensor(draw(seed + k, list(p.shape), 0.25)))
+
+
+def run_layer(modules, shape, dtype, seed):
+    """Two training passes, with running statistics moving, gradients of the second; then one in eval mode."""
+    torch.set_default_dtype(dtype)
+    model = nn.Sequential(*[make() for make in modules])
+    set_parameters(model, seed)
+    out = {}
+    for turn in range(2):
+        x = torch.tensor(draw(seed + 500 + turn, list(shape))).to(dtype).requires_grad_(True)
+        y = model(x)
+        model.zero_grad()
+        y.backward(torch.tensor(draw(seed + 600 + turn, list(y.shape))).to(dtype))
+    out["out"], out["input_grad"] = result(y), result(x.grad)
+    out["grads"] = [result(p.grad) for p in model.parameters()]
+    out["buffers"] = [result(b) for n, b in model.named_buffers() if not n.endswith("num_batches_tracked")]
+    model.eval()
+    out["eval"] = result(model(x))
+    torch.set_default_dtype(torch.float32)
+    return out
+
+
+def layers():
+    rows = []
+    for number_, row in enumerate(LAYERS):
+        parts, shape = row[:-1], row[-1]
+        seed = 5000 * (number_ + 1)
+        entry = {"layers": [{"name": n, "args": a, "options": o} for n, a, o, _ in parts], "shape": list(shape), "seed": seed}
+        for dtype in DTYPES:
+            entry[dtype] = run_layer([p[3] for p in parts], shape, DTYPES[dtype], seed)
+        rows.append(entry)
+    write("layers.lua", "Layers: two training passes, gradients, running statistics, evaluation.", rows)
+
+
+# ---- training -----------------------------------------------------------------------------------------------
+
+# (optimizer, options as scripts give them, max_norm of a clip or None, groups)
+TRAINING = [
+    ("SGD", dict(lr=0.1), None, False),
+    ("SGD", dict(lr=0.05, momentum=0.9), None, False),
+    ("SGD", dict(lr=0.05, momentum=0.9, nesterov=True, weight_decay=0.01), None, False),
+    ("SGD", dict(lr=0.1, momentum=0.5, dampening=0.25), None, True),
+    ("Adam", dict(lr=0.05), None, False),
+    ("Adam", dict(lr=0.05, betas=[0.8, 0.9], eps=1e-4, weight_decay=0.1), None, False),
+    ("Adam", dict(lr=0.05, amsgrad=True), None, True),
+    ("AdamW", dict(lr=0.05), None, False),
+    ("AdamW", dict(lr=0.05, weight_decay=0.2, amsgrad=True), None, True),
+    ("AdamW", dict(lr=0.05), 0.25, False),
+    ("SGD", dict(lr=0.5, momentum=0.9), 0.1, False),
+]
+
+
+def clip(params, max_norm):
+    """As PyTorch's, without the 1e-6 that it adds to the norm. Returns the norm before."""
+    norm = torch.nn.utils.clip_grad_norm_(params, math.inf)
+    if norm > max_norm:
+        for p in params:
+            p.grad.mul_(max_norm / norm)
+    return norm
+
+
+def run_training(kind, options, max_norm, groups, dtype, seed):
+    """Ten steps of a small classifier; the rate changes at step 6; losses, norms, parameters at the end."""
+    torch.set_default_dtype(dtype)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    set_parameters(model, seed)
+    options = dict(options)
+    if "betas" in options:
+        options["betas"] = tuple(options["betas"])
+    params = list(model.parameters())
+    listed = [{"params": params[:2]}, {"params": params[2:], "lr": options["lr"] / 2}] if groups else params
+    opt = getattr(torch.optim, kind)(listed, foreach=False, **options)
+    x = torch.tensor(draw(seed + 500, [12, 4])).to(dtype)
+    target = torch.tensor(draw(seed + 501, [12], below=3)) - 1
+    losses, norms = [], []
+    for step in range(1, 11):
+        if step == 6:
+            for g in opt.param_groups:
+                g["lr"] *= 0.5
+        opt.zero_grad()
+        loss = F.cross_entropy(model(x), target)
+        loss.backward()
+        norms.append(clip(params, max_norm if max_norm is not None else math.inf))
         opt.step()
-        trace.append("{" + ",".join(numbers(t) for t in p) + "}")
-    print(f"{{lua=[[{lua}]],\n trace={{{','.join(trace)}}}}},")
+        losses.append(loss.detach())
+    torch.set_default_dtype(torch.float32)
+    return {"losses": result(torch.stack(losses)), "norms": result(torch.stack(norms)), "params": [result(p) for p in params]}
 
 
-def main():
-    print(f"-- PyTorch {torch.__version__.split('+')[0]}; written by spec/parity/make.py, which says what the fields are.")
-    print("local ops, layers, optims = {")
-    for c in CASES:
-        for dtype, name in ((torch.float32, "f32"), (torch.float64, "f64")):
-            write_op(*c, dtype, name)
-    print("}, {")
-    for lua, layer, shape in LAYERS:
-        for dtype, name in ((torch.float32, "f32"), (torch.float64, "f64")):
-            if hasattr(layer, "reset_running_stats"):
-                layer.reset_running_stats()
-            write_layer(lua, layer, shape, dtype, name)
-    print("}, {")
-    for lua, make in OPTIMS:
-        write_optim(lua, make)
-    print("}\nreturn { ops = ops, layers = layers, optims = optims }")
+def training():
+    rows = []
+    for number_, (kind, options, max_norm, groups) in enumerate(TRAINING):
+        seed = 700000 + 1000 * number_
+        row = {"optim": kind, "options": options, "max_norm": max_norm, "groups": groups, "seed": seed}
+        for dtype in DTYPES:
+            row[dtype] = run_training(kind, options, max_norm, groups, DTYPES[dtype], seed)
+        rows.append(row)
+    write("training.lua", "Ten steps of training with every optimizer: losses, gradient norms, parameters.", rows)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+# ---- norms --------------------------------------------------------------------------------------------------
+
+def clips():
+    """Norms of gradients of moderate size, in f64: where PyTorch is right."""
+    grads = [torch.tensor(draw(40 + k, shape)) for k, shape in enumerate(([3, 4], [7], []))]
+    norms = [torch.nn.utils.get_total_norm(grads, p).item() for p in (1.0, 2.0, 3.0, math.inf)]
+    cut = [g.clamp(-0.75, 0.75) for g in grads]
+    write("clips.lua", "Norms of three gradients, of orders 1, 2, 3 and infinity; their 2-norm when cut to 0.75.",
+          [norms, torch.nn.utils.get_total_norm(cut, 2.0).item()])
+
+
+torch.set_num_threads(1)
+ops()
+layers()
+training()
+clips()
