@@ -132,6 +132,7 @@ void gri_gemm_piece(gri_isa isa, const gri_gemm *given) {
 
 typedef struct blas_job {
     gri_gemm g;
+    const gr_ctx *ctx;             /* asked only whether it was interrupted: the op then fails (gri_run) */
     gri_isa isa;
     blas_way way;
     int64_t count, group;          /* products; of those, in one piece */
@@ -162,7 +163,7 @@ static void blas_piece(void *arg, int64_t piece) {
     int64_t row = piece % parts % job->rows, col = piece % parts / job->rows;
     int64_t top = blas_mark(job->g.m, BLAS_ROWS, job->rows, row);
     int64_t left = blas_mark(job->g.n, BLAS_COLS, job->cols, col);
-    for (int64_t p = first; p < job->count && p < first + job->group; p++) {
+    for (int64_t p = first; p < job->count && p < first + job->group && !gr_interrupted(job->ctx); p++) {
         gri_gemm g = job->g;
         g.m = blas_mark(g.m, BLAS_ROWS, job->rows, row + 1) - top;
         g.n = blas_mark(g.n, BLAS_COLS, job->cols, col + 1) - left;
@@ -194,7 +195,7 @@ static void blas_cut(blas_job *job) {
 
 static void blas_run(gr_ctx *ctx, const gri_gemm *given, int64_t count, const int64_t (*offsets)[3]) {
     if (given->m == 0 || given->n == 0 || count == 0) return;
-    blas_job job = {.isa = ctx->isa, .count = count, .offsets = offsets};
+    blas_job job = {.ctx = ctx, .isa = ctx->isa, .count = count, .offsets = offsets};
     job.g = blas_normal(given, &job.turned);
     job.way = blas_choose(ctx->isa, &job.g);
     blas_cut(&job);

@@ -110,7 +110,8 @@ static gr_dtype op_compute_type(const gri_call *c) {
 
 gr_status gri_run(gri_call *c) {
     gri_kernel k = *c->op->forward[gri_variant(c->ctx, op_compute_type(c))];
-    return k(c);
+    gr_status s = k(c);
+    return s == GR_OK ? gri_poll(c->ctx) : s; /* a long one may have stopped half-way */
 }
 
 gr_status gri_check(gri_call *c) {
