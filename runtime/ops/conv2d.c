@@ -24,7 +24,7 @@
 #define CONV2D_COLUMN_BYTES ((size_t)384 << 10)
 #define CONV2D_COLUMNS 128   /* a product with fewer is slow */
 #define CONV2D_RUN 4096      /* elements of dW put together at a time */
-#define CONV2D_SERIAL 200000 /* multiplications that are not worth a second thread */
+#define CONV2D_BRIEF 1e6      /* multiplications: 10-20 us on one thread */
 
 typedef struct conv2d_plan {
     gri_window w;
@@ -118,22 +118,17 @@ static void conv2d_unclaim(conv2d_scratch *s, const real *buffer) {
 /* Runs the pieces, each with a column buffer of `floats` elements to claim (0: none). */
 static gr_status conv2d_pieces(gr_ctx *ctx, conv2d_job *j, gri_piece_fn fn, int64_t floats) {
     conv2d_scratch *s = &j->scratch;
-    bool serial = j->pieces < 2 || ctx->threads == 1 ||
-                  (double)j->p.n * (double)j->p.o * (double)j->p.depth * (double)j->p.length < CONV2D_SERIAL;
+    const conv2d_plan *p = &j->p;
     if (floats) {
-        int slots = serial ? 1 : ctx->threads;
         s->size = ((size_t)floats * sizeof(real) + 63) & ~(size_t)63;
-        s->data = gri_block_new(ctx, (size_t)slots * s->size, &s->capacity);
+        s->data = gri_block_new(ctx, (size_t)ctx->threads * s->size, &s->capacity);
         if (!s->data)
-            return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use", (size_t)slots * s->size,
-                           ctx->live);
-        atomic_init(&s->free, slots == 64 ? UINT64_MAX : ((uint64_t)1 << slots) - 1);
+            return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use",
+                           (size_t)ctx->threads * s->size, ctx->live);
+        atomic_init(&s->free, ctx->threads == 64 ? UINT64_MAX : ((uint64_t)1 << ctx->threads) - 1);
     }
-    if (serial) {
-        for (int64_t i = 0; i < j->pieces; i++) fn(j, i);
-    } else {
-        gri_parallel(ctx, j->pieces, fn, j);
-    }
+    bool brief = (double)(p->n * p->o * p->length) * (double)p->depth < CONV2D_BRIEF;
+    (brief ? gri_parallel_brief : gri_parallel)(ctx, j->pieces, fn, j);
     gri_block_delete(ctx, s->data, s->capacity);
     return gri_poll(ctx);
 }
@@ -387,6 +382,25 @@ static gr_status conv2d_weight_grad_shape(gri_call *c) {
     return GR_OK;
 }
 
+/* sum[o] = or += Σ y[o][0 .. n), four at a time: one alone would wait for its own additions. */
+static void conv2d_bias_sum(const real *y, int64_t stride, int64_t channels, int64_t n, bool add, double *sum) {
+    for (int64_t o = 0; o < channels; o += 4) {
+        const int64_t last = channels - 1, o1 = o + 1 < last ? o + 1 : last, o2 = o + 2 < last ? o + 2 : last;
+        const int64_t o3 = o + 3 < last ? o + 3 : last;
+        const real *y0 = y + o * stride, *y1 = y + o1 * stride, *y2 = y + o2 * stride, *y3 = y + o3 * stride;
+        double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+        for (int64_t q = 0; q < n; q++) {
+            s0 += y0[q];
+            s1 += y1[q];
+            s2 += y2[q];
+            s3 += y3[q];
+        }
+        const double s[4] = {s0, s1, s2, s3};
+        for (int64_t i = 0; i < 4 && o + i < channels; i++) sum[o + i] = add ? sum[o + i] + s[i] : s[i];
+    }
+}
+
 /* The sums of one part, a run of (image, block) units, for one group. */
 static void conv2d_weight_grad_piece(void *arg, int64_t piece) {
     conv2d_job *j = arg;
@@ -397,21 +411,14 @@ static void conv2d_weight_grad_piece(void *arg, int64_t piece) {
     double *bias = j->b ? j->bias_sums + (part * p->groups + group) * p->og : NULL;
     for (int64_t i = from; i < to; i++) {
         conv2d_unit u = conv2d_unit_of(j, i / p->blocks, group, i % p->blocks);
-        if (sum) {
-            int64_t stride;
-            const real *col = conv2d_columns(j, &u, &stride);
-            gri_gemm g = {.dtype = GRI_REAL, .m = p->depth, .n = p->og, .k = u.columns, .a = col, .rsa = stride, .csa = 1,
-                          .b = u.y, .rsb = 1, .csb = p->length, .c = sum, .rsc = p->og, .csc = 1, .beta = i > from};
-            gri_gemm_piece(j->isa, &g);
-            if (!p->direct) conv2d_unclaim(&j->scratch, col);
-        }
-        for (int64_t o = 0; bias && o < p->og; o++) {
-            double s = 0;
-            const real *y = u.y + o * p->length;
-#pragma omp simd reduction(+ : s)
-            for (int64_t q = 0; q < u.columns; q++) s += y[q];
-            bias[o] = i > from ? bias[o] + s : s;
-        }
+        if (bias) conv2d_bias_sum(u.y, p->length, p->og, u.columns, i > from, bias);
+        if (!sum) continue;
+        int64_t stride;
+        const real *col = conv2d_columns(j, &u, &stride);
+        gri_gemm g = {.dtype = GRI_REAL, .m = p->depth, .n = p->og, .k = u.columns, .a = col, .rsa = stride, .csa = 1,
+                      .b = u.y, .rsb = 1, .csb = p->length, .c = sum, .rsc = p->og, .csc = 1, .beta = i > from};
+        gri_gemm_piece(j->isa, &g);
+        if (!p->direct) conv2d_unclaim(&j->scratch, col);
     }
 }
 
