@@ -25,9 +25,10 @@ typedef struct lgr_box {
 } lgr_box;
 
 typedef struct lgr_opcall { /* an op as the binding calls it */
+    struct lgr_state *st;
     const gr_op *op;
     const gr_info *info;
-    uint8_t max_in, optional; /* inputs; which of them may be absent, a bit for each */
+    uint8_t outputs, max_in, optional; /* inputs; which of them may be absent, a bit for each */
     bool list;  /* one table of tensors */
     const gr_attr *lead; /* given between the tensors: x:index_select(dim, index) */
     bool draws; /* has seed and counter, filled from the generator */

@@ -15,6 +15,14 @@ extern const lgr_module lgr_modules[];
  * find the modules in the binary. May raise. */
 void lgr_open_modules(lua_State *L, gr_ctx *ctx);
 
+/* ---- memory of a state of our own ---- */
+#define LGR_POOL_MOST 256 /* bytes; larger objects go to the C library */
+typedef struct lgr_pool { /* all zero at first */
+    void *free[LGR_POOL_MOST / 16 + 1], *slabs;
+} lgr_pool;
+void *lgr_pool_alloc(void *pool, void *ptr, size_t osize, size_t nsize); /* a lua_Alloc */
+void lgr_pool_free(lgr_pool *p); /* after lua_close */
+
 /* Message handler: the error as a string, with a traceback. */
 int lgr_traceback(lua_State *L);
 

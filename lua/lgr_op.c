@@ -1,7 +1,7 @@
 /* Every op as a function gr.NAME(...), a method t:NAME(...), and, where it has one, an in-place form
  * t:NAME_(...). Made from the descriptors: an op added to runtime/ops/ is here without another line.
  *
- * Upvalues of these functions: the state, the op as the binding calls it (lgr_opcall), the tensors' metatable. */
+ * Upvalues of these functions: the op as the binding calls it (lgr_opcall), the tensors' metatable. */
 #include <math.h>
 #include <string.h>
 
@@ -9,7 +9,7 @@
 
 #define LGR_INPUTS 8
 
-#define lgr_upop(L) ((const lgr_opcall *)lua_touserdata(L, lua_upvalueindex(2)))
+#define lgr_upop(L) ((const lgr_opcall *)lua_touserdata(L, lua_upvalueindex(1)))
 
 /* What the tensor arguments were. Numbers become tensors only after every check. */
 typedef struct op_inputs {
@@ -114,8 +114,8 @@ static void op_read_attrs(lua_State *L, lgr_state *st, const lgr_opcall *o, cons
 }
 
 /* gr.rand({2, 3}, {requires_grad = true}) */
-static bool op_wants_grad(lua_State *L, const lgr_opcall *o, int top) {
-    if (o->max_in > 0 || !lua_istable(L, top)) return false;
+static bool op_wants_grad(lua_State *L, int top) {
+    if (!lua_istable(L, top)) return false;
     lua_pushliteral(L, "requires_grad");
     lua_rawget(L, top);
     bool on = lua_toboolean(L, -1);
@@ -125,8 +125,8 @@ static bool op_wants_grad(lua_State *L, const lgr_opcall *o, int top) {
 
 /* gr.NAME(a, b, ..., options) */
 static int op_call(lua_State *L) {
-    lgr_state *st = lgr_upstate(L);
     const lgr_opcall *o = lgr_upop(L);
+    lgr_state *st = o->st;
     uint64_t buffer[32];
     void *attrs = NULL;
     op_inputs x;
@@ -134,18 +134,19 @@ static int op_call(lua_State *L) {
     lgr_pressure(L, st);
     op_read_inputs(L, st, o, 1, &x);
     if (o->info->attr_size) op_read_attrs(L, st, o, &x, attrs = buffer);
-    else if (!lua_isnoneornil(L, x.next))
+    else if (lua_gettop(L) >= x.next && !lua_isnil(L, x.next))
         return luaL_error(L, "%s: argument %d is one too many", o->info->name, x.next);
-    int n = gr_op_outputs(o->op), base = lua_gettop(L);
-    bool grad = op_wants_grad(L, o, base);
+    int n = o->outputs, base = lua_gettop(L);
+    bool grad = o->max_in == 0 && op_wants_grad(L, base);
+    lgr_box *box[4];
     for (int i = 0; i < n; i++) {
-        lgr_box *b = lgr_new_box_with(L, st, lua_upvalueindex(3));
-        if (st->scope) lgr_enter_scope(b, st->scope);
+        box[i] = lgr_new_box_with(L, st, lua_upvalueindex(2));
+        if (st->scope) lgr_enter_scope(box[i], st->scope);
     }
     gr_status s = op_run(st, o, &x, attrs, out, NULL);
     if (s != GR_OK && lgr_retry(L, st, s)) s = op_run(st, o, &x, attrs, out, NULL);
     if (s != GR_OK) return lgr_raise(L, st);
-    for (int i = 0; i < n; i++) ((lgr_box *)lua_touserdata(L, base + 1 + i))->object = out[i];
+    for (int i = 0; i < n; i++) box[i]->object = out[i];
     if (grad && gr_tensor_set_requires_grad(out[0], true) != GR_OK) return lgr_raise(L, st);
     if (x.anchored)
         for (int k = 0; k < x.n; k++)
@@ -156,8 +157,8 @@ static int op_call(lua_State *L) {
 
 /* gr.NAME({t1, t2, ...}, options) */
 static int op_call_list(lua_State *L) {
-    lgr_state *st = lgr_upstate(L);
     const lgr_opcall *o = lgr_upop(L);
+    lgr_state *st = o->st;
     uint64_t buffer[32];
     gr_tensor *out[4];
     int n;
@@ -181,8 +182,8 @@ static int op_call_list(lua_State *L) {
 
 /* t:NAME_(b, ..., options): t = NAME(t, b, ...), in place; returns t */
 static int op_call_into(lua_State *L) {
-    lgr_state *st = lgr_upstate(L);
     const lgr_opcall *o = lgr_upop(L);
+    lgr_state *st = o->st;
     uint64_t buffer[32];
     void *attrs = NULL;
     op_inputs x;
@@ -199,8 +200,8 @@ static int op_call_into(lua_State *L) {
 
 /* t:uniform_(lo, hi): an op without inputs fills t; shape and dtype are t's */
 static int op_fill(lua_State *L) {
-    lgr_state *st = lgr_upstate(L);
     const lgr_opcall *o = lgr_upop(L);
+    lgr_state *st = o->st;
     uint64_t buffer[32];
     gr_tensor *dst = lgr_check_tensor(L, st, 1);
     uint64_t given = lgr_read_attrs(L, st, o->info, 2, buffer, "seed counter shape dtype");
@@ -234,7 +235,7 @@ int lgr_apply(lua_State *L, lgr_state *st, const char *name, int n, const int *a
 /* ---- installing ----------------------------------------------------------------------------------------- */
 
 static void op_describe(lgr_opcall *o, const gr_op *op) {
-    *o = (lgr_opcall){.op = op, .info = gr_op_info(op)};
+    *o = (lgr_opcall){.st = o->st, .op = op, .info = gr_op_info(op), .outputs = (uint8_t)gr_op_outputs(op)};
     for (const char *p = o->info->inputs; p && *p;) {
         size_t n = strcspn(p, " ");
         if (p[n - 1] == ':') {
@@ -253,16 +254,16 @@ static void op_describe(lgr_opcall *o, const gr_op *op) {
 }
 
 static void op_push(lua_State *L, lgr_state *st, const lgr_opcall *o, lua_CFunction f) {
-    lua_pushlightuserdata(L, st);
     lua_pushlightuserdata(L, (void *)o);
     lua_rawgetp(L, LUA_REGISTRYINDEX, st->metatable[LGR_TENSOR]);
-    lua_pushcclosure(L, f, 3);
+    lua_pushcclosure(L, f, 2);
 }
 
 /* Describes the ops, and puts their methods into the table on top: NAME, and NAME_ where there is an in-place form. */
 void lgr_op_methods(lua_State *L, lgr_state *st) {
     for (int i = 0; i < gr_op_count(); i++) {
         lgr_opcall *o = &st->ops[i];
+        o->st = st;
         op_describe(o, gr_op_at(i));
         bool fills = o->max_in == 0 && lgr_find_attr(o->info, "shape");
         if (o->info->hidden || o->list) continue;

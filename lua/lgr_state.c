@@ -40,10 +40,11 @@ lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type) {
 }
 
 lgr_box *lgr_to_box(lua_State *L, lgr_state *st, int i, lgr_type type) {
-    if (lua_type(L, i) != LUA_TUSERDATA || !lua_getmetatable(L, i)) return NULL;
+    void *b = lua_touserdata(L, i); /* light userdata have no metatable of ours */
+    if (!b || !lua_getmetatable(L, i)) return NULL;
     const void *mt = lua_topointer(L, -1);
     lua_pop(L, 1);
-    return mt == st->metatable[type] ? lua_touserdata(L, i) : NULL;
+    return mt == st->metatable[type] ? b : NULL;
 }
 
 void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type) {

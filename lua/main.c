@@ -335,6 +335,20 @@ static int main_run(lua_State *L, main_args *m) {
     return status == LUA_OK ? (int)lua_tointeger(L, -1) : EXIT_FAILURE;
 }
 
+/* warn(...), as lua has it: off until warn("@on"); a warning comes in pieces. */
+typedef struct main_warning { bool on, inside; } main_warning;
+
+static void main_warn(void *ud, const char *text, int more) {
+    main_warning *w = ud;
+    if (!w->inside && !more && *text == '@') {
+        if (strcmp(text, "@on") == 0) w->on = true;
+        if (strcmp(text, "@off") == 0) w->on = false;
+        return;
+    }
+    if (w->on) fprintf(stderr, "%s%s%s", w->inside ? "" : "Lua warning: ", text, more ? "" : "\n");
+    w->inside = more != 0;
+}
+
 int main(int argc, char **argv) {
     main_options options = main_read_options(argc, argv);
     main_args m = {.argc = argc, .argv = argv, .options = &options};
@@ -355,13 +369,17 @@ int main(int argc, char **argv) {
         else main_message(gr_status_str(s));
         return EXIT_FAILURE;
     }
-    lua_State *L = luaL_newstate();
+    lgr_pool pool = {0};
+    main_warning warning = {0};
+    lua_State *L = lua_newstate(lgr_pool_alloc, &pool);
     if (!L) {
         main_message("not enough memory for a Lua state");
         return EXIT_FAILURE;
     }
+    lua_setwarnf(L, main_warn, &warning);
     int code = main_run(L, &m);
     lua_close(L);
+    lgr_pool_free(&pool);
     gr_ctx_free(m.ctx);
     return code;
 }
