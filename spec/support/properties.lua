@@ -175,7 +175,12 @@ local function try_overwritten(op, case, inputs, edit)
   local target = edit(q, outs)
   if not target or target:numel() == 0 then return false end
   local alias = target:detach()
-  alias:copy_(cases.is_float(alias) and gr.tensor(0.25) or gr.tensor(1, { dtype = alias.dtype }))
+  local other = cases.is_float(alias) and gr.tensor(0.25) or gr.tensor(1, { dtype = alias.dtype })
+  local edited, why = pcall(alias.copy_, alias, other)
+  if not edited then
+    assert(tostring(why):find("is expanded", 1, true), tostring(why)) -- cannot be edited at all
+    return false
+  end
   local ok, got = pcall(gradients.gradient, q, false, value)
   if not ok then
     assert(tostring(got):find("overwritten in place", 1, true), tostring(got))
