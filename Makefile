@@ -37,7 +37,7 @@ KOBJ    := $(foreach v,$(VARIANTS),$(KERNELS:runtime/%.c=$B/kernel/$v/%.o))
 COBJ    := $(CORE:runtime/%.c=$B/core/%.o) $B/gen/lists.o
 BOBJ    := $(BIND:lua/%.c=$B/lua/%.o) $B/gen/modules.o
 
-.PHONY: all run test deps help clean bench check-all layers install
+.PHONY: all run test deps help clean bench check-all layers install fuzz races
 .DEFAULT_GOAL := all
 
 all: $B/gradrun $B/libgradrun.a $B/libgradrun.so $B/lua/gradrun/core.so $B/embed_host ## build everything
@@ -123,8 +123,30 @@ $B/c/fault_test: spec/c/fault_test.c $B/libgradrun.a
 $B/plain/c/fault_test: FORCE
 	@$(MAKE) -s B=$B/plain OPT=-O1 SAN="$(SAN) -DGRI_POOLED=0" $@
 
-test: all $(CTESTS) $B/runtime_test $B/plain/c/fault_test ## run every spec; the last line counts
-	@GRADRUN_BUILD=$B sh spec/run.sh $(SPECS) $(CTESTS) $B/plain/c/fault_test
+test: all $B/libcore.a $(CTESTS) $B/runtime_test $B/plain/c/fault_test ## run every spec; the last line counts
+	@GRADRUN_BUILD=$B SAN="$(SAN)" sh spec/run.sh $(SPECS) $(CTESTS) $B/plain/c/fault_test spec/layers.sh
+
+layers: $B/libcore.a ## who includes whom, and what a library must not do
+	@GRADRUN_BUILD=$B SAN="$(SAN)" spec/layers.sh
+
+FUZZERS := $(patsubst spec/fuzz/%.c,$B/fuzz/%,$(wildcard spec/fuzz/*_fuzz.c))
+FUZZ_SECONDS ?= 20
+$B/fuzz/%_fuzz: spec/fuzz/%_fuzz.c spec/fuzz/fuzz.h $B/libcore.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) -o $@ $< $B/libcore.a $(LIBS)
+fuzz: $(FUZZERS)
+	@for f in $^; do echo "$$f, $(FUZZ_SECONDS) s"; $$f $(FUZZ_SECONDS) || exit 1; done
+RACES = parallel_test blas_test contexts_test
+races: $(RACES:%=$B/c/%)
+	@GRADRUN_BUILD=$B sh spec/run.sh $^
+
+check-all: test ## everything again under sanitizers, fuzzers for every reader, races: half an hour
+	@LIMIT=1500 $(MAKE) -s B=$B/asan OPT="-O1 -g" SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" test fuzz
+	@LIMIT=1500 $(MAKE) -s B=$B/tsan OPT="-O1 -g" SAN="-fsanitize=thread" races
+
+PYTHON ?= python3
+bench: $B/gradrun ## whole training steps against PyTorch and JAX where PYTHON has them; wants an idle machine
+	$B/gradrun scripts/bench/compare.lua --python $(PYTHON) $(ARGS)
 
 # ---- what is needed, and where it goes ------------------------------------------------------------------
 deps: ## install the Debian packages that are missing (PACKAGES= to take care of them yourself)

@@ -285,8 +285,10 @@ describe("hooks over a long run", function()
     local before = gr.memory()
     for _ = 1, 300 do step(); settle() end
     local after = gr.memory()
-    for _, what in ipairs { "tensors", "storages", "nodes", "hooks", "bytes", "system_calls" } do
+    for _, what in ipairs { "tensors", "storages", "nodes", "hooks", "bytes" } do
       assert.equal(before[what], after[what], what)
     end
+    -- under the address sanitizer there is no pool
+    if before.cached > 0 then assert.equal(before.system_calls, after.system_calls) end
   end)
 end)

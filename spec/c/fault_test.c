@@ -3,17 +3,11 @@
  *
  * Op cases run through Lua (spec/support/fault.lua), which reads them from the descriptors; a whole training step,
  * and steps whose failure must change nothing, run in C; and a script runs while Lua's own allocations fail too. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "model.h"
 
-#include <cmocka.h>
 #include <lauxlib.h>
 #include <lualib.h>
 #include <stdlib.h>
-#include <string.h>
-
-#include "gradrun.h"
 
 /* ---- an allocator that fails when told ---------------------------------------------------------------------- */
 
@@ -80,111 +74,9 @@ static void assert_same_memory(gr_ctx *ctx, const gr_memory *before) {
 
 /* ---- a training step in C ----------------------------------------------------------------------------------- */
 
-static gr_status drop_hook_events(void *ud, gr_event *e) {
+static gr_status look_on(void *ud, gr_event *e) {
     (void)ud, (void)e;
     return GR_OK;
-}
-
-static void set_number(const gr_info *info, void *attrs, const char *name, double v) {
-    for (const gr_attr *a = info->attrs; a->name; a++) {
-        char *at = (char *)attrs + a->offset;
-        if (strcmp(a->name, name) != 0) continue;
-        if (a->kind == GR_ATTR_REAL) *(double *)(void *)at = v;
-        else if (a->kind == GR_ATTR_PAIR) ((int64_t *)(void *)at)[0] = ((int64_t *)(void *)at)[1] = (int64_t)v;
-        else *(int64_t *)(void *)at = (int64_t)v;
-        return;
-    }
-    fail_msg("%s has no attribute %s", info->name, name);
-}
-
-typedef struct model_part {
-    const char *kind, *first, *second, *third;
-    double a, b, c;
-} model_part;
-
-static const model_part model_parts[] = {
-    {"Conv2d", "in_channels", "out_channels", "kernel_size", 1, 2, 3}, {"BatchNorm2d", "num_features", NULL, NULL, 2, 0, 0},
-    {"ReLU", NULL, NULL, NULL, 0, 0, 0}, {"MaxPool2d", "kernel_size", NULL, NULL, 2, 0, 0},
-    {"Flatten", NULL, NULL, NULL, 0, 0, 0}, {"Dropout", "p", NULL, NULL, 0.25, 0, 0},
-    {"Linear", "in_features", "out_features", NULL, 8, 3, 0}};
-
-static gr_status model_add(gr_layer *net, const model_part *part, const char *name) {
-    uint64_t attrs[32];
-    const gr_layer_kind *kind = gr_layer_kind_find(part->kind);
-    gr_layer *l;
-    assert_non_null(kind);
-    const gr_info *schema = gr_layer_kind_schema(kind);
-    gr_attrs_default(schema, attrs);
-    if (part->first) set_number(schema, attrs, part->first, part->a);
-    if (part->second) set_number(schema, attrs, part->second, part->b);
-    if (part->third) set_number(schema, attrs, part->third, part->c);
-    gr_status s = gr_layer_new(gr_ctx_peek(net), kind, schema->attr_size ? attrs : NULL, &l);
-    if (s != GR_OK) return s;
-    s = gr_layer_add_child(net, name, l);
-    gr_release(l);
-    return s;
-}
-
-static gr_status model_new(gr_ctx *ctx, gr_layer **out) {
-    gr_layer *net;
-    gr_status s = gr_layer_new(ctx, gr_layer_kind_find("Sequential"), NULL, &net);
-    if (s != GR_OK) return s;
-    for (size_t i = 0; i < sizeof model_parts / sizeof *model_parts && s == GR_OK; i++)
-        s = model_add(net, &model_parts[i], (const char[]){(char)('1' + i), 0});
-    if (s == GR_OK) *out = net;
-    else gr_release(net);
-    return s;
-}
-
-/* Parameters of the children, borrowed. */
-static int model_params(gr_layer *net, gr_tensor **list) {
-    int n = 0;
-    for (int i = 0; i < gr_layer_children(net); i++) {
-        gr_layer *l = gr_layer_child_peek(net, i, NULL);
-        for (int k = 0; k < gr_layer_params(l); k++) list[n++] = gr_layer_param_peek(l, k, NULL);
-    }
-    return n;
-}
-
-/* loss = cross_entropy(net(x), classes) for fixed images. */
-static gr_status model_loss(gr_layer *net, gr_tensor **loss) {
-    gr_ctx *ctx = gr_ctx_peek(net);
-    gr_tensor *x = NULL, *y = NULL, *target = NULL;
-    gr_status s = gr_tensor_new(ctx, GR_F32, 4, (int64_t[]){3, 1, 6, 6}, &x);
-    if (s == GR_OK) s = gr_tensor_new(ctx, GR_I64, 1, (int64_t[]){3}, &target);
-    for (int i = 0; s == GR_OK && i < 108; i++) ((float *)gr_tensor_data_peek(x))[i] = (float)(i * 37 % 23) / 23;
-    for (int i = 0; s == GR_OK && i < 3; i++) ((int64_t *)gr_tensor_data_peek(target))[i] = i + 1;
-    if (s == GR_OK) s = gr_layer_forward(net, 1, &x, &y);
-    if (s == GR_OK) s = gr_apply(ctx, gr_op_find("cross_entropy"), 2, (gr_tensor *[]){y, target}, NULL, loss);
-    gr_release(x);
-    gr_release(y);
-    gr_release(target);
-    return s;
-}
-
-static gr_status optim_new(gr_layer *net, gr_optim **out) {
-    uint64_t attrs[32];
-    const gr_optim_kind *kind = gr_optim_kind_find("AdamW");
-    gr_tensor *params[16];
-    gr_optim *o;
-    int n = model_params(net, params);
-    gr_attrs_default(gr_optim_kind_info(kind), attrs);
-    gr_status s = gr_optim_new(gr_ctx_peek(net), kind, &o);
-    if (s != GR_OK) return s;
-    s = gr_optim_add_group(o, n, params, attrs);
-    if (s == GR_OK) *out = o;
-    else gr_release(o);
-    return s;
-}
-
-static gr_status clip_all(gr_layer *net) {
-    uint64_t attrs[32];
-    const gr_clip_kind *kind = gr_clip_kind_find("norm");
-    gr_tensor *params[16];
-    int n = model_params(net, params);
-    gr_attrs_default(gr_clip_kind_info(kind), attrs);
-    set_number(gr_clip_kind_info(kind), attrs, "max_norm", 0.01);
-    return gr_clip(gr_ctx_peek(net), kind, n, params, attrs, NULL);
 }
 
 /* From nothing to one update, and everything let go again. */
@@ -193,10 +85,10 @@ static gr_status whole_step(gr_ctx *ctx) {
     gr_optim *opt = NULL;
     gr_tensor *loss = NULL;
     gr_hook *hook = NULL;
-    gr_status s = model_new(ctx, &net);
-    if (s == GR_OK) s = gr_hook_add(ctx, net, GR_HOOK_FORWARD, "look", drop_hook_events, NULL, NULL, &hook);
+    gr_status s = model_new(ctx, 2, &net);
+    if (s == GR_OK) s = gr_hook_add(ctx, net, GR_HOOK_FORWARD, "look", look_on, NULL, NULL, &hook);
     if (s == GR_OK) s = optim_new(net, &opt);
-    if (s == GR_OK) s = model_loss(net, &loss);
+    if (s == GR_OK) s = model_loss(net, 3, &loss);
     if (s == GR_OK) s = gr_backward(loss, NULL);
     if (s == GR_OK) s = clip_all(net);
     if (s == GR_OK) s = gr_optim_step(opt);
@@ -236,28 +128,12 @@ static void training_step_survives(void **unused) {
 
 /* ---- failures that must change nothing ---------------------------------------------------------------------- */
 
-/* The bytes of the parameters, of their gradients, and the number of updates, as a number. */
-static uint64_t fingerprint(gr_layer *net, gr_optim *opt) {
-    uint64_t h = 14695981039346656037u + (uint64_t)gr_optim_steps(opt);
-    gr_tensor *params[16];
-    int n = model_params(net, params);
-    for (int i = 0; i < n; i++) {
-        gr_tensor *list[] = {params[i], gr_tensor_grad_peek(params[i])};
-        for (int k = 0; k < 2; k++) {
-            const unsigned char *p = list[k] ? gr_tensor_data_peek(list[k]) : NULL;
-            h = (h ^ (p != NULL)) * 1099511628211u;
-            for (int64_t b = 0; p && b < gr_tensor_numel(list[k]) * 4; b++) h = (h ^ p[b]) * 1099511628211u;
-        }
-    }
-    return h;
-}
-
 typedef gr_status (*trained_body)(gr_layer *net, gr_optim *opt);
 
 static gr_status body_backward(gr_layer *net, gr_optim *opt) {
     gr_tensor *loss;
     (void)opt;
-    gr_status s = model_loss(net, &loss);
+    gr_status s = model_loss(net, 3, &loss);
     if (s != GR_OK) return s;
     s = gr_backward(loss, NULL);
     gr_release(loss);
@@ -279,12 +155,12 @@ static void changes_nothing(trained_body body, uint64_t least) {
     for (uint64_t n = 1;; n++) {
         fault f = {0};
         gr_layer *net;
-        gr_optim *opt;
+        gr_optim *opt = NULL;
         gr_ctx *ctx = fault_ctx(&f);
-        assert_int_equal(model_new(ctx, &net), GR_OK);
+        assert_int_equal(model_new(ctx, 2, &net), GR_OK);
         assert_int_equal(optim_new(net, &opt), GR_OK);
         assert_int_equal(body_backward(net, opt), GR_OK);
-        uint64_t before = fingerprint(net, opt);
+        uint64_t before = model_fingerprint(net, opt);
         gr_memory memory;
         gr_memory_get(ctx, &memory);
         fault_arm(&f, n, n % 2);
@@ -292,12 +168,12 @@ static void changes_nothing(trained_body body, uint64_t least) {
         bool fired = fault_disarm(&f);
         assert_int_equal(s, fired ? GR_ERR_MEMORY : GR_OK);
         if (fired) {
-            assert_true(fingerprint(net, opt) == before);
+            assert_true(model_fingerprint(net, opt) == before);
             assert_same_memory(ctx, &memory);
             gr_clear_error(ctx);
             assert_int_equal(body(net, opt), GR_OK);
         }
-        assert_true(fingerprint(net, opt) != before);
+        assert_true(model_fingerprint(net, opt) != before);
         gr_release(net);
         gr_release(opt);
         assert_int_equal(gr_ctx_free(ctx), 0);

@@ -27,21 +27,18 @@ local function differentiable(op) return op.differentiable end
 
 -- ---- frames -------------------------------------------------------------------------------------------------
 
-local function alive()
-  collectgarbage()
-  collectgarbage()
-  local m = gr.memory()
-  return m.tensors, m.storages, m.nodes
-end
-
--- f(...), after which as many objects must be alive as before.
+-- f(...) in a scope, which closes all tensors of scripts: then as many objects must be alive as before. (What a
+-- collection finalizes in between was dead before.)
 local function without_leak(f, ...)
-  local t, s, n = alive()
-  local ok, message = pcall(f, ...)
-  local t2, s2, n2 = alive()
-  if ok and (t ~= t2 or s ~= s2 or n ~= n2) then
-    ok = false
-    message = ("left alive: %d tensors, %d storages, %d nodes"):format(t2 - t, s2 - s, n2 - n)
+  collectgarbage "stop"
+  local before = gr.memory()
+  local ok, message = pcall(gr.scope, f, ...)
+  local after = gr.memory()
+  collectgarbage "restart"
+  for _, what in ipairs { "tensors", "storages", "nodes", "hooks", "bytes" } do
+    if ok and after[what] ~= before[what] then
+      ok, message = false, ("left alive: %d %s"):format(after[what] - before[what], what)
+    end
   end
   return ok, message
 end
@@ -486,19 +483,21 @@ end)
 
 -- ---- the same bits ------------------------------------------------------------------------------------------
 
--- A case with every size above 1 multiplied, sizes in attributes too, so that the largest input or output has some
--- 300,000 elements: nil where that does not fit together. Values are drawn natively.
+-- A case with every size above 1 multiplied, sizes in attributes too, so that all inputs broadcast together have at
+-- most that many elements. Raises, or gives inputs that the op refuses, where that does not fit together. Values are
+-- drawn natively.
 local function enlarged(op, case, dtype, elements)
   local attrs, shapes = cases.attrs(case), cases.parse(case["in"])
-  local n, rank = 1, 1
+  local whole = {} -- the largest size in each place, from the last
   local function measure(shape)
-    local grown = 0
-    for _, d in ipairs(shape) do grown = grown + (d > 1 and 1 or 0) end
-    if cases.numel(shape) > n then n, rank = cases.numel(shape), grown end
+    for d = 1, #shape do whole[d] = math.max(whole[d] or 1, shape[#shape + 1 - d]) end
   end
   for _, input in ipairs(shapes) do if input then measure(input.shape) end end
   for _, a in ipairs(op.attrs) do if a.kind == "shape" and attrs and attrs[a.name] then measure(attrs[a.name]) end end
-  local factor = math.max(1, math.floor((elements / n) ^ (1 / rank)))
+  local n, rank = 1, 0
+  for _, size in ipairs(whole) do n, rank = n * math.max(size, 1), rank + (size > 1 and 1 or 0) end
+  local factor = (elements / n) ^ (1 / math.max(rank, 1))
+  factor = math.floor(math.max(1, math.min(factor, 400))) -- two vectors may span a matrix
   local function grow(shape)
     for d, size in ipairs(shape) do if size > 1 then shape[d] = size * factor end end
   end
