@@ -2,7 +2,6 @@
 --   gradrun scripts/bench/compare.lua [NAMES…] [--threads 2] [--seconds 2] [--rounds 3] [--python python3]
 -- Peers that are not installed are left out. Each figure is the smallest of the rounds' medians; a busy core
 -- distorts the peers far more than us, so the table says when the machine was not idle.
-local gr = require "gradrun"
 local cli = require "gradrun.cli"
 
 local here = arg[0]:match("^(.*)/") or "."
