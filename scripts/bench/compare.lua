@@ -44,19 +44,23 @@ local function run(command)
 end
 
 local tail = (" --threads %d --seconds %g"):format(o.threads, o.seconds)
-local self = quote(arg[-1] or "gradrun")
+local function side(name, needs, program, script, extra)
+  return { name = name, needs = needs, command = function(workload)
+    return table.concat({ program, quote(here .. "/" .. script), workload, tail, extra }, " ")
+  end }
+end
 local sides = {
-  { name = "gradrun", command = function(w) return self .. " " .. quote(here .. "/train.lua") .. " " .. w .. tail end },
-  { name = "eager", needs = "torch", command = function(w) return o.python .. " " .. quote(here .. "/torch_peer.py") .. " " .. w .. tail end },
-  { name = "compiled", needs = "torch", command = function(w) return o.python .. " " .. quote(here .. "/torch_peer.py") .. " " .. w .. tail .. " --compile" end },
-  { name = "jax", needs = "jax, optax", command = function(w) return o.python .. " " .. quote(here .. "/jax_peer.py") .. " " .. w .. tail end },
+  side("gradrun", nil, quote(arg[-1] or "gradrun"), "train.lua"),
+  side("eager", "torch", o.python, "torch_peer.py"),
+  side("compiled", "torch", o.python, "torch_peer.py", "--compile"),
+  side("jax", "jax, optax", o.python, "jax_peer.py"),
 }
 local present = {}
-for _, side in ipairs(sides) do
-  if not side.needs or os.execute(o.python .. " -c 'import " .. side.needs .. "' 2>/dev/null") then
-    present[#present + 1] = side
+for _, s in ipairs(sides) do
+  if not s.needs or os.execute(o.python .. " -c 'import " .. s.needs .. "' 2>/dev/null") then
+    present[#present + 1] = s
   else
-    io.stderr:write(side.name, ": not installed, left out\n")
+    io.stderr:write(s.name, ": not installed, left out\n")
   end
 end
 
@@ -80,13 +84,13 @@ row { "µs a step", "gradrun", "eager", "compiled", "jax", "÷ PyTorch", "÷ bes
 for _, w in ipairs(names) do
   local us, mib = {}, {}
   for _ = 1, o.rounds do
-    for _, side in ipairs(present) do
+    for _, s in ipairs(present) do
       local busy = busy_share(0.3)
       if busy > 0.1 then disturbed = math.max(disturbed, busy) end
-      local r = run(side.command(w))
+      local r = run(s.command(w))
       if r then
-        us[side.name] = best(us[side.name], r.us)
-        mib[side.name] = r.rss_mib
+        us[s.name] = best(us[s.name], r.us)
+        mib[s.name] = r.rss_mib
       end
     end
   end
