@@ -166,6 +166,42 @@ static void the_caller_sleeps_until_slow_pieces_are_done(void **state) {
     assert_int_equal(gr_ctx_free(ctx), 0);
 }
 
+typedef struct stall {
+    pthread_t caller;
+    atomic_int helpers; /* pieces that a worker began */
+    long sleep_us;      /* of a worker, in its piece */
+} stall;
+
+/* The caller stays in its piece until a worker has begun one, or for 20 ms. */
+static void stall_piece(void *arg, int64_t i) {
+    (void)i;
+    stall *s = arg;
+    if (!pthread_equal(pthread_self(), s->caller)) {
+        atomic_fetch_add(&s->helpers, 1);
+        pause_us(s->sleep_us);
+        return;
+    }
+    for (int tries = 0; tries < 200 && !atomic_load(&s->helpers); tries++) pause_us(100);
+}
+
+static bool worker_helps(gr_ctx *ctx, long sleep_us) {
+    stall s = {.caller = pthread_self(), .sleep_us = sleep_us};
+    gri_parallel(ctx, 2, stall_piece, &s);
+    return atomic_load(&s.helpers) > 0;
+}
+
+static void after_a_stall_the_caller_works_alone_for_a_while(void **state) {
+    (void)state;
+    gr_ctx *ctx = test_ctx(2);
+    int tries = 0; /* on a busy machine the worker may come too late to stall anybody */
+    while ((!worker_helps(ctx, 60000) || worker_helps(ctx, 0)) && ++tries < 50) continue;
+    assert_true(tries < 50);
+    for (int i = 0; i < 10; i++) pause_us(20000);
+    for (tries = 0; !worker_helps(ctx, 0) && tries < 50; tries++) pause_us(20000);
+    assert_true(tries < 50);
+    assert_int_equal(gr_ctx_free(ctx), 0);
+}
+
 static void *use_context(void *arg) {
     int64_t failures = 0;
     for (int r = 0; r < 300; r++) failures += !runs_once(arg, 2 + r % 40);
@@ -294,6 +330,7 @@ int main(void) {
         cmocka_unit_test(regions_see_each_other),
         cmocka_unit_test(nested_regions_run_in_place),
         cmocka_unit_test(the_caller_sleeps_until_slow_pieces_are_done),
+        cmocka_unit_test(after_a_stall_the_caller_works_alone_for_a_while),
         cmocka_unit_test(contexts_run_side_by_side),
         cmocka_unit_test(a_context_may_change_its_thread),
         cmocka_unit_test(without_memory_the_caller_works_alone),
