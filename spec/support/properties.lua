@@ -507,8 +507,7 @@ local function enlarged(op, case, dtype, elements)
   for i, input in ipairs(shapes) do
     if input then
       grow(input.shape)
-      local whole = input.dtype and not input.dtype:find("^f")
-      if whole then
+      if input.dtype and not input.dtype:find("^f") then
         inputs[i] = gr.uniform(input.shape, { lo = input.lo or 0, hi = (input.hi or 1) + 1 }):to(input.dtype)
       else
         inputs[i] = gr.uniform(input.shape, { lo = case.lo, hi = case.hi, dtype = input.dtype or dtype })
