@@ -44,7 +44,8 @@ int lgr_unknown(lua_State *L, const char *who, const char *what, const char *nam
         p += n + (p[n] == ' ');
     }
     if (*best) return luaL_error(L, "%s: unknown %s '%s' (did you mean '%s'?)", who, what, name, best);
-    if (*names && strlen(names) < 200) return luaL_error(L, "%s: unknown %s '%s' (known: %s)", who, what, name, names);
+    if (*names && strlen(names) < 200)
+        return luaL_error(L, "%s: unknown %s '%s' (known: %s)", who, what, name, names);
     return luaL_error(L, "%s: unknown %s '%s'", who, what, name);
 }
 
@@ -104,7 +105,8 @@ static void args_range(lua_State *L, const char *who, const gr_attr *a, double v
 }
 
 static int64_t args_from_one(lua_State *L, const char *who, const gr_attr *a, int64_t v) {
-    if (v == 0) luaL_error(L, "%s: %s is 0, but dimensions and positions count from 1 (or from the end: -1)", who, a->name);
+    if (v == 0)
+        luaL_error(L, "%s: %s is 0, but dimensions and positions count from 1 (or from the end: -1)", who, a->name);
     return v > 0 ? v - 1 : v;
 }
 
@@ -124,7 +126,8 @@ static void args_dims(lua_State *L, const char *who, const gr_attr *a, int i, gr
     i = lua_absindex(L, i);
     bool table = lua_istable(L, i);
     lua_Integer n = table ? (lua_Integer)lua_rawlen(L, i) : 1;
-    if (n > GR_MAX_RANK) luaL_error(L, "%s: %s has %d entries, at most %d are possible", who, a->name, (int)n, GR_MAX_RANK);
+    if (n > GR_MAX_RANK)
+        luaL_error(L, "%s: %s has %d entries, at most %d are possible", who, a->name, (int)n, GR_MAX_RANK);
     d->n = (int32_t)n;
     for (lua_Integer k = 1; k <= n; k++) {
         if (table) lua_rawgeti(L, i, k);
@@ -185,7 +188,9 @@ void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs) {
     case GR_ATTR_BOOL: lua_pushboolean(L, *(const bool *)at); break;
     case GR_ATTR_DTYPE: lua_pushstring(L, gr_dtype_name((gr_dtype) * (const int64_t *)at)); break;
     case GR_ATTR_DIM:
-    case GR_ATTR_POS: lua_pushinteger(L, *(const int64_t *)at >= 0 ? *(const int64_t *)at + 1 : *(const int64_t *)at); break;
+    case GR_ATTR_POS:
+        lua_pushinteger(L, *(const int64_t *)at >= 0 ? *(const int64_t *)at + 1 : *(const int64_t *)at);
+        break;
     case GR_ATTR_PAIR:
         lua_createtable(L, 2, 0);
         for (int k = 0; k < 2; k++) {
@@ -246,7 +251,8 @@ bool lgr_read_option(lua_State *L, lgr_state *st, const gr_info *info, const cha
     const gr_attr *b1 = lgr_find_attr(info, "beta1"), *b2 = lgr_find_attr(info, "beta2");
     if (strcmp(name, "betas") != 0 || !b1 || !b2) return false;
     int i = lua_gettop(L);
-    if (!lua_istable(L, i) || lua_rawlen(L, i) != 2) luaL_error(L, "%s: betas is not a table of two numbers", info->name);
+    if (!lua_istable(L, i) || lua_rawlen(L, i) != 2)
+        luaL_error(L, "%s: betas is not a table of two numbers", info->name);
     lua_rawgeti(L, i, 1);
     lgr_read_attr(L, st, b1, -1, attrs, info->name);
     lua_rawgeti(L, i, 2);
@@ -260,7 +266,8 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
     lua_pushnil(L);
     while (lua_next(L, i)) {
         if (lua_type(L, -2) != LUA_TSTRING)
-            luaL_error(L, "%s: option table has the key %s; names are expected", info->name, luaL_tolstring(L, -2, NULL));
+            luaL_error(L, "%s: option table has the key %s; names are expected", info->name,
+                       luaL_tolstring(L, -2, NULL));
         const char *name = lua_tostring(L, -2);
         const gr_attr *a = lgr_find_attr(info, name);
         bool creator = info->inputs && !*info->inputs; /* requires_grad is for op_call */
@@ -272,7 +279,8 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
     return given;
 }
 
-uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs, const char *filled) {
+uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs,
+                        const char *filled) {
     int top = lua_gettop(L), i = first;
     uint64_t given = 0;
     gr_attrs_default(info, attrs);
@@ -280,7 +288,8 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
         if (a->kind == GR_ATTR_DTYPE) *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
     for (const gr_attr *a = info->attrs; a && a->name && i <= top; a++) {
         if (args_listed(filled, a->name)) continue;
-        bool scalar = i == first && a->kind == GR_ATTR_SHAPE && a->required && lua_istable(L, i) && args_is_empty(L, i);
+        bool scalar =
+            i == first && a->kind == GR_ATTR_SHAPE && a->required && lua_istable(L, i) && args_is_empty(L, i);
         if (i == top && args_is_options(L, i) && !scalar) break; /* x:view{} has a shape without sizes */
         if (lua_isnil(L, i)) {
             i++;
@@ -325,7 +334,8 @@ gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
         lua_rawgeti(L, i, k);
         lgr_box *b = lgr_to_box(L, st, -1, LGR_TENSOR);
         if (!b || !b->object)
-            luaL_error(L, "entry %d of the list is %s, expected a tensor", (int)k, b ? "a closed tensor" : luaL_typename(L, -1));
+            luaL_error(L, "entry %d of the list is %s, expected a tensor", (int)k,
+                       b ? "a closed tensor" : luaL_typename(L, -1));
         list[k - 1] = b->object;
         lua_pop(L, 1);
     }

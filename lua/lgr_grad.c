@@ -151,7 +151,8 @@ static int grad_func_run(lua_State *L) {
     return 0;
 }
 
-static gr_status grad_func_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in, gr_tensor **dx) {
+static gr_status grad_func_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in,
+                                    gr_tensor **dx) {
     grad_func_job j = {ud, n_out, n_in, dy, dx};
     (void)ctx;
     return lgr_protected(j.func->st, grad_func_run, &j);
@@ -177,7 +178,8 @@ static int grad_func_call(lua_State *L) {
     gr_set_grad_enabled(st->ctx, was);
     if (s != LUA_OK) return lua_error(L);
     int first = n + 2, n_out = lua_gettop(L) - first + 1;
-    if (n_out < 1 || n_out > 4) return luaL_error(L, "func: forward returned %d values, expected 1 to 4 tensors", n_out);
+    if (n_out < 1 || n_out > 4)
+        return luaL_error(L, "func: forward returned %d values, expected 1 to 4 tensors", n_out);
     for (int i = 0; i < n_out; i++) {
         gr_tensor *t = lgr_to_tensor(L, st, first + i);
         if (!t) return luaL_error(L, "func: forward returned a %s, expected a tensor", luaL_typename(L, first + i));
@@ -200,7 +202,8 @@ static int grad_func_call(lua_State *L) {
     luaL_checkstack(L, n_out + 4, NULL);
     int base = lua_gettop(L);
     for (int i = 0; i < n_out; i++) lgr_new_box(L, st, LGR_TENSOR);
-    if (gr_record(st->ctx, name, n_in, in, n_out, values, grad_func_backward, NULL, f, out) != GR_OK) return lgr_raise(L, st);
+    if (gr_record(st->ctx, name, n_in, in, n_out, values, grad_func_backward, NULL, f, out) != GR_OK)
+        return lgr_raise(L, st);
     for (int i = 0; i < n_out; i++) ((lgr_box *)lua_touserdata(L, base + 1 + i))->object = out[i];
     for (int i = 0; i < n_out; i++) {
         lua_pushvalue(L, func);

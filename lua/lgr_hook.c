@@ -247,6 +247,7 @@ void lgr_open_hook(lua_State *L, lgr_state *st) {
         lua_pop(L, 2);
     }
     lua_newtable(L);
-    for (int k = 0; k < HOOK_METHODS; k++) hook_install(L, st, k, hook_global, hook_methods[k].method + strlen("register_"));
+    for (int k = 0; k < HOOK_METHODS; k++)
+        hook_install(L, st, k, hook_global, hook_methods[k].method + strlen("register_"));
     lua_setfield(L, -2, "hook");
 }

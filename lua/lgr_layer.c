@@ -49,8 +49,10 @@ static const gr_attr *layer_find_attr(gr_layer *l, const char *name) {
 static const char *layer_push_names(lua_State *L, gr_layer *l) {
     const char *name;
     lua_pushliteral(L, "training type path");
-    for (int i = 0; gr_layer_param_peek(l, i, &name); i++) lua_pushfstring(L, "%s %s", lua_tostring(L, -1), name), lua_remove(L, -2);
-    for (int i = 0; gr_layer_child_peek(l, i, &name); i++) lua_pushfstring(L, "%s %s", lua_tostring(L, -1), name), lua_remove(L, -2);
+    for (int i = 0; gr_layer_param_peek(l, i, &name); i++)
+        lua_pushfstring(L, "%s %s", lua_tostring(L, -1), name), lua_remove(L, -2);
+    for (int i = 0; gr_layer_child_peek(l, i, &name); i++)
+        lua_pushfstring(L, "%s %s", lua_tostring(L, -1), name), lua_remove(L, -2);
     return lua_tostring(L, -1);
 }
 
@@ -65,7 +67,8 @@ static int layer_index(lua_State *L) {
     lua_pushvalue(L, -1);
     if (lua_rawget(L, -3) != LUA_TNIL) return 1;
     lua_pop(L, 1);
-    if (lua_type(L, -1) != LUA_TSTRING) return luaL_error(L, "a layer cannot be indexed with a %s", luaL_typename(L, 2));
+    if (lua_type(L, -1) != LUA_TSTRING)
+        return luaL_error(L, "a layer cannot be indexed with a %s", luaL_typename(L, 2));
     const char *key = lua_tostring(L, -1);
     if (layer_find_member(L, st, 1, l, key)) return 1;
     const gr_attr *a = layer_find_attr(l, key);
@@ -76,7 +79,8 @@ static int layer_index(lua_State *L) {
     lgr_push_keep(L, 1); /* a method of the definition */
     if (lua_rawgeti(L, -1, LAYER_DEFINITION) == LUA_TTABLE && lua_getfield(L, -1, key) != LUA_TNIL) return 1;
     if (!gr_layer_kind_peek(l)) return lua_pushnil(L), 1; /* fields of a Lua layer may be absent */
-    if (lua_isinteger(L, 2)) return luaL_error(L, "%s has %d layers, no number %s", gr_layer_type_peek(l), gr_layer_children(l), key);
+    if (lua_isinteger(L, 2))
+        return luaL_error(L, "%s has %d layers, no number %s", gr_layer_type_peek(l), gr_layer_children(l), key);
     return lgr_unknown_field(L, gr_layer_type_peek(l), key, layer_push_names(L, l), lua_upvalueindex(2));
 }
 
@@ -112,7 +116,8 @@ static int layer_call(lua_State *L) {
     gr_tensor *in[LAYER_INPUTS], *out;
     int n = lua_gettop(L) - 1;
     lgr_pressure(L, st);
-    if (n > LAYER_INPUTS) return luaL_error(L, "%s: %d inputs, at most %d are possible", gr_layer_type_peek(l), n, LAYER_INPUTS);
+    if (n > LAYER_INPUTS)
+        return luaL_error(L, "%s: %d inputs, at most %d are possible", gr_layer_type_peek(l), n, LAYER_INPUTS);
     if (n < 1) return luaL_error(L, "%s: the input is missing", gr_layer_type_peek(l));
     for (int i = 0; i < n; i++) in[i] = lgr_check_tensor(L, st, i + 2);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
@@ -158,7 +163,8 @@ static int layer_run(lua_State *L) {
     for (int i = 0; i < j->n_in; i++) lgr_push_tensor(L, st, gr_retain(j->in[i]));
     lua_call(L, j->n_in + 1, 1);
     lgr_box *b = lgr_to_box(L, st, -1, LGR_TENSOR);
-    if (!b || !b->object) return luaL_error(L, "forward returned %s, expected a tensor", b ? "a closed tensor" : luaL_typename(L, -1));
+    if (!b || !b->object)
+        return luaL_error(L, "forward returned %s, expected a tensor", b ? "a closed tensor" : luaL_typename(L, -1));
     if (b->anchored) { /* its closures must live with the result the caller gets */
         lua_getiuservalue(L, -1, 1);
         if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) != LUA_TTABLE) {
@@ -208,7 +214,8 @@ static int layer_construct_defined(lua_State *L) {
 /* nn.layer{ name = "Block", init = function(self, ...) end, forward = function(self, x) return y end } */
 static int layer_define(lua_State *L) {
     luaL_checktype(L, 1, LUA_TTABLE);
-    if (lua_getfield(L, 1, "forward") != LUA_TFUNCTION) return luaL_error(L, "nn.layer: forward is a %s, expected a function", luaL_typename(L, -1));
+    if (lua_getfield(L, 1, "forward") != LUA_TFUNCTION)
+        return luaL_error(L, "nn.layer: forward is a %s, expected a function", luaL_typename(L, -1));
     lua_pushvalue(L, lua_upvalueindex(1));
     lua_pushvalue(L, 1);
     lua_pushcclosure(L, layer_construct_defined, 2);
@@ -222,7 +229,8 @@ static int layer_fill_container(lua_State *L, lgr_state *st, gr_layer *l, int fr
         char name[16];
         lgr_box *child = lgr_to_box(L, st, i, LGR_LAYER);
         if (!child || !child->object)
-            return luaL_error(L, "%s: argument %d is a %s, expected a layer", gr_layer_type_peek(l), i - from + 1, luaL_typename(L, i));
+            return luaL_error(L, "%s: argument %d is a %s, expected a layer", gr_layer_type_peek(l), i - from + 1,
+                              luaL_typename(L, i));
         lua_pushfstring(L, "%d", i - from + 1);
         strncpy(name, lua_tostring(L, -1), sizeof name - 1);
         name[sizeof name - 1] = 0;
@@ -255,7 +263,8 @@ static int layer_construct(lua_State *L) {
     if (!container) lgr_read_attrs(L, st, schema, 1, attrs, NULL);
     lgr_pressure(L, st);
     lgr_box *b = lgr_new_box(L, st, LGR_LAYER);
-    if (gr_layer_new(st->ctx, k, schema->attr_size && !container ? attrs : NULL, &l) != GR_OK) return lgr_raise(L, st);
+    if (gr_layer_new(st->ctx, k, schema->attr_size && !container ? attrs : NULL, &l) != GR_OK)
+        return lgr_raise(L, st);
     b->object = l;
     int self = lua_gettop(L);
     lgr_set_same(L, self, l);
@@ -270,13 +279,15 @@ typedef enum layer_what { LAYER_PARAMS, LAYER_BUFFERS } layer_what;
 
 /* Appends {name, tensor} pairs (named) or tensors of the layer at l and below to the table at `list`; each
  * tensor once: `seen` is a table by address. */
-static void layer_gather(lua_State *L, lgr_state *st, int l, int list, int seen, layer_what what, bool named, const char *prefix) {
+static void layer_gather(lua_State *L, lgr_state *st, int l, int list, int seen, layer_what what, bool named,
+                         const char *prefix) {
     gr_layer *layer = lgr_check_layer(L, st, l);
     const char *name;
     luaL_checkstack(L, 12, "layers are nested too deeply");
     int n = what == LAYER_PARAMS ? gr_layer_params(layer) : gr_layer_buffers(layer);
     for (int i = 0; i < n; i++) {
-        gr_tensor *t = what == LAYER_PARAMS ? gr_layer_param_peek(layer, i, &name) : gr_layer_buffer_peek(layer, i, &name);
+        gr_tensor *t =
+            what == LAYER_PARAMS ? gr_layer_param_peek(layer, i, &name) : gr_layer_buffer_peek(layer, i, &name);
         if (lua_rawgetp(L, seen, t) == LUA_TNIL) {
             lua_pushboolean(L, 1);
             lua_rawsetp(L, seen, t);
@@ -498,8 +509,9 @@ static int layer_tostring(lua_State *L) {
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-static const luaL_Reg layer_meta[] = {{"__index", layer_index}, {"__newindex", layer_newindex}, {"__call", layer_call},
-                                      {"__len", layer_len}, {"__tostring", layer_tostring}, {0}};
+static const luaL_Reg layer_meta[] = {{"__index", layer_index},       {"__newindex", layer_newindex},
+                                      {"__call", layer_call},         {"__len", layer_len},
+                                      {"__tostring", layer_tostring}, {0}};
 static const luaL_Reg layer_methods[] = {
     {"forward", layer_call}, {"parameters", layer_parameters}, {"named_parameters", layer_named_parameters},
     {"buffers", layer_buffers}, {"named_buffers", layer_named_buffers}, {"children", layer_children},

@@ -82,7 +82,8 @@ static void op_release_numbers(op_inputs *x) {
         if (x->is_number >> k & 1) gr_release(x->in[k]);
 }
 
-static gr_status op_run(lgr_state *st, const lgr_opcall *o, op_inputs *x, const void *attrs, gr_tensor **out, gr_tensor *dst) {
+static gr_status op_run(lgr_state *st, const lgr_opcall *o, op_inputs *x, const void *attrs, gr_tensor **out,
+                        gr_tensor *dst) {
     gr_status s = op_numbers(st, x);
     if (s == GR_OK && dst) s = gr_apply_into(st->ctx, o->op, x->n, x->in, attrs, dst);
     else if (s == GR_OK) s = gr_apply(st->ctx, o->op, x->n, x->in, attrs, out);
@@ -259,7 +260,7 @@ static void op_push(lua_State *L, lgr_state *st, const lgr_opcall *o, lua_CFunct
     lua_pushcclosure(L, f, 2);
 }
 
-/* Describes the ops, and puts their methods into the table on top: NAME, and NAME_ where there is an in-place form. */
+/* Describes the ops, and puts their methods into the table on top: NAME, and NAME_ where it works in place. */
 void lgr_op_methods(lua_State *L, lgr_state *st) {
     for (int i = 0; i < gr_op_count(); i++) {
         lgr_opcall *o = &st->ops[i];

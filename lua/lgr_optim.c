@@ -36,7 +36,8 @@ static void optim_add(lua_State *L, lgr_state *st, gr_optim *o, int params, cons
 }
 
 /* {params = {...}, lr = ...}: over the defaults at `defaults`. */
-static void optim_add_group(lua_State *L, lgr_state *st, gr_optim *o, const gr_info *info, int group, const void *defaults) {
+static void optim_add_group(lua_State *L, lgr_state *st, gr_optim *o, const gr_info *info, int group,
+                            const void *defaults) {
     uint64_t attrs[OPTIM_ATTRS];
     memcpy(attrs, defaults, info->attr_size);
     lua_pushnil(L);
@@ -153,7 +154,8 @@ static int optim_group_index(lua_State *L) {
     const gr_info *info = optim_schema(L, -1);
     const gr_attr *a = lgr_find_attr(info, key);
     if (a) return lgr_push_attr(L, a, gr_optim_attrs_peek(p->optim, p->group)), 1;
-    if (strcmp(key, "params") != 0) return lgr_unknown(L, info->name, "hyper-parameter", key, "params lr weight_decay");
+    if (strcmp(key, "params") != 0)
+        return lgr_unknown(L, info->name, "hyper-parameter", key, "params lr weight_decay");
     int n = gr_optim_params(p->optim, p->group);
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
@@ -184,7 +186,8 @@ static int optim_index(lua_State *L) {
     const gr_info *info = optim_schema(L, 1);
     const gr_attr *a = lgr_find_attr(info, key);
     if (a && gr_optim_groups(o) > 0) return lgr_push_attr(L, a, gr_optim_attrs_peek(o, 0)), 1;
-    if (strcmp(key, "groups") != 0) return lgr_unknown_field(L, info->name, key, "groups lr weight_decay", lua_upvalueindex(2));
+    if (strcmp(key, "groups") != 0)
+        return lgr_unknown_field(L, info->name, key, "groups lr weight_decay", lua_upvalueindex(2));
     lua_newtable(L);
     for (int g = 0; g < gr_optim_groups(o); g++) {
         optim_push_group(L, st, 1, o, g);
@@ -261,7 +264,8 @@ static const luaL_Reg optim_meta[] = {{"__index", optim_index}, {"__newindex", o
                                       {"__tostring", optim_tostring}, {0}};
 static const luaL_Reg optim_methods[] = {{"step", optim_step}, {"zero_grad", optim_zero_grad}, {"steps", optim_steps},
                                          {"state", optim_state}, {"add_group", optim_method_add_group}, {0}};
-static const luaL_Reg optim_group_meta[] = {{"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {0}};
+static const luaL_Reg optim_group_meta[] = {
+    {"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {0}};
 
 void lgr_open_optim(lua_State *L, lgr_state *st) {
     luaL_newmetatable(L, "gradrun.Group");

@@ -193,7 +193,8 @@ int lgr_tensor_tostring(lua_State *L) {
     j->dims = gr_tensor_dims_peek(t);
     j->rank = gr_tensor_rank(t);
     j->all = gr_tensor_numel(t) <= PRINT_WHOLE;
-    for (int d = 0; d < j->rank && gr_tensor_numel(t); d++) j->n_shown[d] = print_positions(j->dims[d], j->all, j->shown[d]);
+    for (int d = 0; d < j->rank && gr_tensor_numel(t); d++)
+        j->n_shown[d] = print_positions(j->dims[d], j->all, j->shown[d]);
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     j->b = &b;

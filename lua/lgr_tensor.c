@@ -85,7 +85,8 @@ static void tensor_put(lua_State *L, gr_dtype t, tensor_value *v) {
 }
 
 /* Checks the table at the top against dims and writes it out. */
-static void tensor_walk(lua_State *L, gr_dtype t, int rank, const int64_t *dims, int depth, int64_t *at, tensor_value **data) {
+static void tensor_walk(lua_State *L, gr_dtype t, int rank, const int64_t *dims, int depth, int64_t *at,
+                        tensor_value **data) {
     if (depth == rank) {
         if (lua_type(L, -1) == LUA_TNUMBER || lua_isboolean(L, -1)) {
             tensor_put(L, t, (*data)++);
@@ -125,7 +126,8 @@ static int tensor_new(lua_State *L) {
     lgr_pressure(L, st);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
     gr_tensor *source = NULL, *t = NULL;
-    gr_status s = gr_tensor_borrow(st->ctx, o.dtype <= GR_F64 ? GR_F64 : GR_I64, rank, dims, NULL, values, NULL, NULL, &source);
+    gr_status s =
+        gr_tensor_borrow(st->ctx, o.dtype <= GR_F64 ? GR_F64 : GR_I64, rank, dims, NULL, values, NULL, NULL, &source);
     if (s == GR_OK) s = gr_tensor_empty(st->ctx, o.dtype, rank, dims, &t);
     if (s == GR_OK) s = gr_tensor_copy(t, source);
     gr_release(source);
@@ -200,7 +202,8 @@ static void tensor_push_dim(lua_State *L, const gr_tensor *t, int depth, int64_t
     if (depth == gr_tensor_rank(t)) {
         int64_t offset = 0;
         for (int d = 0; d < depth; d++) offset += at[d] * gr_tensor_strides_peek(t)[d];
-        tensor_push_element(L, t, (const char *)gr_tensor_data_peek(t) + offset * (int64_t)gr_dtype_size(gr_tensor_dtype(t)));
+        tensor_push_element(
+            L, t, (const char *)gr_tensor_data_peek(t) + offset * (int64_t)gr_dtype_size(gr_tensor_dtype(t)));
         return;
     }
     int64_t n = gr_tensor_dims_peek(t)[depth];
@@ -359,7 +362,8 @@ static gr_status tensor_step(lgr_state *st, gr_tensor **view, const char *op, in
     const gr_info *info = gr_op_info(o);
     gr_tensor *next;
     gr_attrs_default(info, attrs);
-    for (int i = 0; i < n; i++) memcpy((char *)attrs + lgr_find_attr(info, names[i])->offset, &values[i], sizeof *values);
+    for (int i = 0; i < n; i++)
+        memcpy((char *)attrs + lgr_find_attr(info, names[i])->offset, &values[i], sizeof *values);
     gr_status s = gr_apply(st->ctx, o, 1, view, attrs, &next);
     if (s != GR_OK) return s;
     gr_release(*view);
@@ -393,7 +397,9 @@ static int tensor_read_index(lua_State *L, int key, tensor_index_entry *e) {
         lua_rawgeti(L, key, k + 1);
         if (lua_istable(L, -1)) {
             int parts = (int)lua_rawlen(L, -1);
-            if (parts == 1 || parts > 3) luaL_error(L, "index: entry %d has %d numbers; {}, {from, to} or {from, to, step} are expected", k + 1, parts);
+            if (parts == 1 || parts > 3)
+                luaL_error(L, "index: entry %d has %d numbers; {}, {from, to} or {from, to, step} are expected",
+                           k + 1, parts);
             e[k].parts = parts;
             for (int p = 0; p < parts; p++) {
                 lua_rawgeti(L, -1, p + 1);
@@ -422,7 +428,8 @@ static gr_status tensor_take(lgr_state *st, gr_tensor *t, int n, const tensor_in
             s = tensor_step(st, &view, "select", 2, at_select, (int64_t[]){dim, e[k].v[0]});
             continue;
         }
-        if (e[k].parts >= 2) s = tensor_step(st, &view, "slice", 4, at_slice, (int64_t[]){dim, e[k].v[0], e[k].v[1], e[k].v[2]});
+        if (e[k].parts >= 2)
+            s = tensor_step(st, &view, "slice", 4, at_slice, (int64_t[]){dim, e[k].v[0], e[k].v[1], e[k].v[2]});
         dim++;
     }
     if (s == GR_OK) *out = view;

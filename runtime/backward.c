@@ -228,7 +228,8 @@ static gri_node *backward_pop(gri_pass *p) {
 static gr_status backward_meet(gri_pass *p, gri_node *n) {
     for (gri_pass *o = p->outer; o; o = o->outer)
         if (n->pass == o->id && n->pass)
-            return gr_fail(p->ctx, GR_ERR_STATE, "backward inside a hook reached %s, which the backward under way is using",
+            return gr_fail(p->ctx, GR_ERR_STATE,
+                           "backward inside a hook reached %s, which the backward under way is using",
                            gri_node_text(n));
     GR_TRY(gri_grow(p->ctx, &p->met, &p->cap_met, p->n_met + 1, sizeof *p->met));
     n->pass = p->id;
@@ -266,7 +267,9 @@ static void backward_mark_wanted(gri_pass *p) {
     }
 }
 
-static inline bool backward_follows(const gri_pass *p, const gri_node *t) { return t && (!p->selective || t->wanted); }
+static inline bool backward_follows(const gri_pass *p, const gri_node *t) {
+    return t && (!p->selective || t->wanted);
+}
 
 static void backward_count(gri_pass *p) {
     for (int i = 0; i < p->n_met; i++)
@@ -282,8 +285,9 @@ static gr_status backward_complete(gri_pass *p, gri_node *n) {
         gri_slot *s = &n->slots[k];
         if (!s->grad) continue;
         if (global || gri_hooks_any(n->hooks, GR_HOOK_GRAD)) {
-            gr_event e = {.kind = GR_HOOK_GRAD, .ctx = ctx, .step = ctx->step, .name = n->name ? n->name : gri_is_leaf_node(n) ? "" : gri_node_text(n),
-                          .param = n->data, .layer = n->layer, .n_out = 1, .out = &s->grad};
+            const char *name = n->name ? n->name : gri_is_leaf_node(n) ? "" : gri_node_text(n);
+            gr_event e = {.kind = GR_HOOK_GRAD, .ctx = ctx, .step = ctx->step, .name = name, .param = n->data,
+                          .layer = n->layer, .n_out = 1, .out = &s->grad};
             if (gri_is_leaf_node(n)) GR_TRY(gri_hooks_run(ctx->hooks, 0, &e, &s->grad));
             GR_TRY(gri_hooks_run(n->hooks, k, &e, &s->grad));
         }
@@ -305,11 +309,12 @@ static gr_status backward_unpack(gri_pass *p, gri_node *n, gr_tensor **in, gr_te
         if (!k.tensor) continue;
         if (k.tensor->storage->version != k.version) {
             bool input = i < n->n_in;
-            return gr_fail(p->ctx, GR_ERR_STATE,
-                           "%s %d of %s (%s) was overwritten in place after the forward pass (version %llu, expected %llu)",
-                           input ? "input" : "output", (input ? i : i - n->n_in) + 1, gri_node_text(n),
-                           gri_tensor_text(k.tensor), (unsigned long long)k.tensor->storage->version,
-                           (unsigned long long)k.version);
+            return gr_fail(
+                p->ctx, GR_ERR_STATE,
+                "%s %d of %s (%s) was overwritten in place after the forward pass (version %llu, expected %llu)",
+                input ? "input" : "output", (input ? i : i - n->n_in) + 1, gri_node_text(n),
+                gri_tensor_text(k.tensor), (unsigned long long)k.tensor->storage->version,
+                (unsigned long long)k.version);
         }
         if (p->create && i >= n->n_in) {
             GR_TRY(gri_tensor_alias(k.tensor, to));
@@ -337,8 +342,9 @@ static gr_status backward_host(gri_pass *p, gri_grad *g) {
             bool fits = gri_broadcast(&spec.rank, spec.dims, dx[i]->rank, dx[i]->dims) &&
                         gri_same_dims(spec.rank, spec.dims, dx[i]->rank, dx[i]->dims);
             s = fits ? backward_deliver(p, slot, dx[i])
-                     : gr_fail(p->ctx, GR_ERR_SHAPE, "backward of %s gave %s for input %d of shape %s", gri_node_text(n),
-                               gri_tensor_text(dx[i]), i + 1, gri_dims_text(slot->spec.rank, slot->spec.dims));
+                     : gr_fail(p->ctx, GR_ERR_SHAPE, "backward of %s gave %s for input %d of shape %s",
+                               gri_node_text(n), gri_tensor_text(dx[i]), i + 1,
+                               gri_dims_text(slot->spec.rank, slot->spec.dims));
             if (fits) dx[i] = NULL;
         }
         gr_release(dx[i]);
@@ -350,13 +356,22 @@ static gr_status backward_host(gri_pass *p, gri_grad *g) {
 static gr_status backward_rule(gri_pass *p, gri_node *n) {
     if (n->freed)
         return gr_fail(p->ctx, GR_ERR_STATE,
-                       "the graph of %s was already used and freed; pass retain_graph = true to the first backward", gri_node_text(n));
+                       "the graph of %s was already used and freed; pass retain_graph = true to the first backward",
+                       gri_node_text(n));
     gr_tensor *few[GRI_MAX_IN + 2 * GRI_MAX_OUT], **in = few;
     size_t room = (n->n_in + 2u * n->n_out) * sizeof *in;
     if (room > sizeof few && !(in = gri_new(p->ctx, room))) return GR_ERR_MEMORY;
     gr_tensor **out = in + n->n_in, **dy = out + n->n_out;
-    gri_grad g = {.ctx = p->ctx, .op = n->op, .attrs = n->attrs, .n_in = n->n_in, .n_out = n->n_out, .dy = dy, .in = in,
-                  .out = out, .node = n, .pass = p};
+    gri_grad g = {.ctx = p->ctx,
+                  .op = n->op,
+                  .attrs = n->attrs,
+                  .n_in = n->n_in,
+                  .n_out = n->n_out,
+                  .dy = dy,
+                  .in = in,
+                  .out = out,
+                  .node = n,
+                  .pass = p};
     for (int i = 0; i < n->n_out; i++) dy[i] = n->slots[i].grad;
     void *layer = p->ctx->layer;
     p->ctx->layer = n->layer;
@@ -459,8 +474,8 @@ static gr_status backward_seed(gri_pass *p, gr_tensor *root, gr_tensor *seed) {
     gr_tensor *t;
     if (seed) {
         if (!backward_fits(&s->spec, seed))
-            return gr_fail(ctx, GR_ERR_SHAPE, "the gradient of the root is %s, but the root is %s", gri_tensor_text(seed),
-                           gri_tensor_text(root));
+            return gr_fail(ctx, GR_ERR_SHAPE, "the gradient of the root is %s, but the root is %s",
+                           gri_tensor_text(seed), gri_tensor_text(root));
         return backward_add(p, s, gr_retain(seed));
     }
     if (root->numel != 1)
@@ -507,7 +522,8 @@ static gr_status backward_run(gri_pass *p, int n_roots, gr_tensor *const *roots,
     return p->selective ? GR_OK : backward_commit(p);
 }
 
-static gr_status backward_pass(gr_ctx *ctx, gri_pass *p, int n_roots, gr_tensor *const *roots, gr_tensor *const *seeds) {
+static gr_status backward_pass(gr_ctx *ctx, gri_pass *p, int n_roots, gr_tensor *const *roots,
+                               gr_tensor *const *seeds) {
     for (int i = 0; i < n_roots; i++)
         if (!roots[i]->node)
             return gr_fail(ctx, GR_ERR_STATE, "the root %s does not depend on anything that requires a gradient",
@@ -533,8 +549,8 @@ gr_status gr_backward(gr_tensor *root, const gr_backward_options *opt) {
     return s;
 }
 
-static gr_status backward_grad(gr_ctx *ctx, gri_pass *p, int n_outputs, gr_tensor *const *outputs, gr_tensor *const *seeds,
-                           int n_inputs, gr_tensor *const *inputs, bool allow_unused) {
+static gr_status backward_grad(gr_ctx *ctx, gri_pass *p, int n_outputs, gr_tensor *const *outputs,
+                               gr_tensor *const *seeds, int n_inputs, gr_tensor *const *inputs, bool allow_unused) {
     for (int i = 0; i < n_inputs; i++)
         if (!inputs[i]->node) return gr_fail(ctx, GR_ERR_STATE, "input %d does not require a gradient", i + 1);
     for (int i = 0; i < n_inputs; i++) {
@@ -549,8 +565,8 @@ static gr_status backward_grad(gr_ctx *ctx, gri_pass *p, int n_outputs, gr_tenso
             if (inputs[k]->node == inputs[i]->node && inputs[k]->out_index == inputs[i]->out_index)
                 p->captured[i] = gr_retain(p->captured[k]);
         if (!p->captured[i] && !allow_unused)
-            return gr_fail(ctx, GR_ERR_STATE, "the outputs do not depend on input %d; pass allow_unused = true if that is meant",
-                           i + 1);
+            return gr_fail(ctx, GR_ERR_STATE,
+                           "the outputs do not depend on input %d; pass allow_unused = true if that is meant", i + 1);
     }
     return GR_OK;
 }

@@ -137,7 +137,8 @@ static bool layer_reaches(const gr_layer *from, const gr_layer *to) {
 
 static gr_status layer_check_name(gr_layer *l, const char *name) {
     if (!*name || strchr(name, '.'))
-        return gr_fail(l->head.ctx, GR_ERR_ARG, "\"%s\" is not a member name: it must not be empty or contain a dot", name);
+        return gr_fail(l->head.ctx, GR_ERR_ARG, "\"%s\" is not a member name: it must not be empty or contain a dot",
+                       name);
     for (int i = 0; i < l->n_children; i++)
         if (strcmp(l->children[i].name, name) == 0)
             return gr_fail(l->head.ctx, GR_ERR_ARG, "the layer already has a member \"%s\"", name);
@@ -275,7 +276,8 @@ static gr_status layer_run_hooks(gr_layer *l, gr_event *e, gr_tensor **value) {
     return gri_hooks_run(l->hooks, 0, e, value);
 }
 
-static gr_status layer_output_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in, gr_tensor **dx) {
+static gr_status layer_output_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in,
+                                       gr_tensor **dx) {
     layer_boundary *b = ud;
     (void)ctx, (void)n_out, (void)n_in;
     if (!dy[0]) return GR_OK;
@@ -292,7 +294,8 @@ static gr_status layer_output_backward(void *ud, gr_ctx *ctx, int n_out, gr_tens
     return s;
 }
 
-static gr_status layer_input_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in, gr_tensor **dx) {
+static gr_status layer_input_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in,
+                                      gr_tensor **dx) {
     layer_boundary *b = ud;
     (void)ctx, (void)n_out;
     for (int i = 0; i < n_in; i++) dx[i] = gr_retain(dy[i]);

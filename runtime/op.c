@@ -51,8 +51,8 @@ void gr_attrs_default(const gr_info *info, void *attrs) {
 gr_status gri_want_float(gri_call *c, int i) {
     const gr_tensor *t = c->in[i], *first = c->in[0];
     if (!gri_is_float(t))
-        return gr_fail(c->ctx, GR_ERR_DTYPE, "input %d is %s, expected f32 or f64; convert it with :to(\"f32\")", i + 1,
-                       gri_tensor_text(t));
+        return gr_fail(c->ctx, GR_ERR_DTYPE, "input %d is %s, expected f32 or f64; convert it with :to(\"f32\")",
+                       i + 1, gri_tensor_text(t));
     if (t->dtype != first->dtype)
         return gr_fail(c->ctx, GR_ERR_DTYPE, "input %d is %s, but input 1 is %s; convert one with :to(\"%s\")", i + 1,
                        gri_tensor_text(t), gri_tensor_text(first), gr_dtype_name((gr_dtype)first->dtype));
@@ -128,7 +128,8 @@ static int64_t op_nonfinite(gr_ctx *ctx, const gr_tensor *t) {
     if (!t || !gri_is_float(t) || gri_tensor_dense((gr_tensor *)t, &dense) != GR_OK) return 0;
     (void)ctx;
     for (int64_t i = 0; i < dense->numel; i++) {
-        double v = dense->dtype == GR_F32 ? (double)((float *)(void *)dense->data)[i] : ((double *)(void *)dense->data)[i];
+        double v =
+            dense->dtype == GR_F32 ? (double)((float *)(void *)dense->data)[i] : ((double *)(void *)dense->data)[i];
         bad += !isfinite(v);
     }
     gr_release(dense);
@@ -142,7 +143,8 @@ static gr_status op_check_finite(const gri_call *c) {
         if (!bad) continue;
         for (int k = 0; k < c->n_in; k++)
             if (op_nonfinite(c->ctx, c->in[k])) return GR_OK;
-        return gr_fail(c->ctx, GR_ERR_NONFINITE, "%lld of the %lld elements of the result %s are not finite, from finite inputs",
+        return gr_fail(c->ctx, GR_ERR_NONFINITE,
+                       "%lld of the %lld elements of the result %s are not finite, from finite inputs",
                        (long long)bad, (long long)c->out[i]->numel, gri_tensor_text(c->out[i]));
     }
     return GR_OK;
@@ -200,8 +202,8 @@ static bool op_overlaps(const gri_call *c, const gr_tensor *dst) {
     for (int i = 0; i < c->n_in; i++) {
         const gr_tensor *t = c->in[i];
         if (!t || t->storage != dst->storage) continue;
-        bool same = t->data == dst->data && t->dtype == dst->dtype && t->numel == dst->numel && t->rank == dst->rank &&
-                    memcmp(t->strides, dst->strides, t->rank * sizeof *t->strides) == 0;
+        bool same = t->data == dst->data && t->dtype == dst->dtype && t->numel == dst->numel &&
+                    t->rank == dst->rank && memcmp(t->strides, dst->strides, t->rank * sizeof *t->strides) == 0;
         if (!same || !c->op->elementwise) return true;
     }
     return false;
@@ -234,7 +236,8 @@ static gr_status op_into(gri_call *c, gr_tensor *dst) {
     return GR_OK;
 }
 
-gr_status gr_apply_into(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs, gr_tensor *dst) {
+gr_status gr_apply_into(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs,
+                        gr_tensor *dst) {
     uint64_t defaults[GRI_ATTR_MAX / 8];
     gri_call c;
     gri_call_set(&c, ctx, op, n_in, in, attrs, defaults);
@@ -267,7 +270,8 @@ gr_status gr_tensor_copy(gr_tensor *dst, const gr_tensor *src) {
     gri_spec s = gri_spec_of(dst);
     GR_TRY(gri_may_edit(dst, "copy_"));
     if (!gri_broadcast(&s.rank, s.dims, src->rank, src->dims) || !gri_same_dims(s.rank, s.dims, dst->rank, dst->dims))
-        return gr_fail(ctx, GR_ERR_SHAPE, "copy_: %s does not broadcast to %s", gri_tensor_text(src), gri_tensor_text(dst));
+        return gr_fail(ctx, GR_ERR_SHAPE, "copy_: %s does not broadcast to %s", gri_tensor_text(src),
+                       gri_tensor_text(dst));
     gr_tensor *whole = NULL;
     if (src->storage == dst->storage) { /* perhaps overlapping: through a copy */
         gri_spec spec = gri_spec_of(src);

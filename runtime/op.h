@@ -57,7 +57,8 @@ gr_status gri_eval(gri_grad *g, gr_tensor **out, const gr_op *op, int n, gr_tens
 #define GRI_TENSORS(...) (gr_tensor *const[]){__VA_ARGS__}
 #define GRI_COUNT(...) ((int)(sizeof(GRI_TENSORS(__VA_ARGS__)) / sizeof(gr_tensor *)))
 #define GRI_EMIT(g, i, op, ...) gri_emit(g, i, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL)
-#define GRI_EVAL(g, out, op, ...) gri_eval(g, out, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL)
+#define GRI_EVAL(g, out, op, ...)                                                                                    \
+    gri_eval(g, out, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL)
 
 #define GRI_KEEP_IN(i) (1u << (i))
 #define GRI_KEEP_OUT(i) (1u << (16 + (i)))

@@ -146,8 +146,9 @@ gr_status gri_record(gri_call *c) {
     return GR_OK;
 }
 
-gr_status gr_record(gr_ctx *ctx, const char *name, int n_in, gr_tensor *const *in, int n_out, gr_tensor *const *values,
-                    gr_backward_fn backward, void (*drop)(void *ud), void *ud, gr_tensor **out) {
+gr_status gr_record(gr_ctx *ctx, const char *name, int n_in, gr_tensor *const *in, int n_out,
+                    gr_tensor *const *values, gr_backward_fn backward, void (*drop)(void *ud), void *ud,
+                    gr_tensor **out) {
     gr_tensor *made[GRI_MAX_OUT] = {0};
     gri_node *n = NULL;
     gr_status s = GR_OK;
@@ -185,7 +186,8 @@ gr_status gr_tensor_set_requires_grad(gr_tensor *t, bool on) {
     gr_ctx *ctx = t->head.ctx;
     if (on && t->node) return GR_OK;
     if (!on && !gr_tensor_is_leaf(t))
-        return gr_fail(ctx, GR_ERR_STATE, "requires_grad cannot be switched off: the tensor is the result of %s; use detach",
+        return gr_fail(ctx, GR_ERR_STATE,
+                       "requires_grad cannot be switched off: the tensor is the result of %s; use detach",
                        gri_node_text(t->node));
     if (!on) {
         gri_node_release(t->node);
@@ -218,7 +220,8 @@ gr_status gr_tensor_set_grad(gr_tensor *t, gr_tensor *grad) {
         return gr_fail(ctx, GR_ERR_STATE, "only a leaf that requires a gradient can be given one");
     }
     if (grad && (grad->dtype != t->dtype || !gri_same_dims(grad->rank, grad->dims, t->rank, t->dims)))
-        return gr_fail(ctx, GR_ERR_SHAPE, "a gradient of %s for a tensor of %s", gri_tensor_text(grad), gri_tensor_text(t));
+        return gr_fail(ctx, GR_ERR_SHAPE, "a gradient of %s for a tensor of %s", gri_tensor_text(grad),
+                       gri_tensor_text(t));
     gr_tensor *old = t->node->grad;
     t->node->grad = gr_retain(grad);
     gr_release(old);
@@ -244,15 +247,21 @@ gr_status gr_tensor_set_name(gr_tensor *t, const char *name) {
     return GR_OK;
 }
 
-const char *gr_tensor_name_peek(const gr_tensor *t) { return t->node && gri_is_leaf_node(t->node) ? t->node->name : NULL; }
+const char *gr_tensor_name_peek(const gr_tensor *t) {
+    return t->node && gri_is_leaf_node(t->node) ? t->node->name : NULL;
+}
 
 gr_status gri_may_edit(const gr_tensor *t, const char *what) {
     gr_ctx *ctx = t->head.ctx;
     for (int i = 0; !t->contiguous && i < t->rank; i++)
         if (t->strides[i] == 0 && t->dims[i] > 1)
-            return gr_fail(ctx, GR_ERR_STATE, "%s edits %s in place, but dimension %d of it is expanded: its elements are one; use clone first",
-                           what, gri_tensor_text(t), i + ctx->index_base);
+            return gr_fail(
+                ctx, GR_ERR_STATE,
+                "%s edits %s in place, but dimension %d of it is expanded: its elements are one; use clone first",
+                what, gri_tensor_text(t), i + ctx->index_base);
     if (!ctx->grad_enabled || !t->node) return GR_OK;
-    return gr_fail(ctx, GR_ERR_STATE, "%s edits %s (%s) in place while gradients are recorded; wrap it in gr.no_grad, or make a new tensor",
-                   what, gri_tensor_text(t), gri_node_text(t->node));
+    return gr_fail(
+        ctx, GR_ERR_STATE,
+        "%s edits %s (%s) in place while gradients are recorded; wrap it in gr.no_grad, or make a new tensor", what,
+        gri_tensor_text(t), gri_node_text(t->node));
 }
