@@ -68,7 +68,8 @@ static gri_gemm blas_normal(const gri_gemm *given, bool *turned) {
  *   256x2048x784     95  98  97      105 104 104      100  94  86
  *   2048x2048x256    97  98  98      110 111 110      110 110 110
  *   256x4x256        43  43  98       16  17  15       91  42  36
- *   2048x10x256      65  65  95       44  44  22       97  52  26 */
+ *   2048x10x256      65  65  95       44  44  22       97  52  26
+ * A tall a by columns, deep and far apart, defeats own in other cases (2048x64x784 in f64: 23 against 38). */
 static blas_way blas_choose(gri_isa isa, const gri_gemm *g) {
     int64_t volume = g->m * g->n * g->k;
     if (!blas_plain(g->m, g->k, g->rsa, g->csa) || !blas_plain(g->k, g->n, g->rsb, g->csb) ||
@@ -76,7 +77,7 @@ static blas_way blas_choose(gri_isa isa, const gri_gemm *g) {
         return BLAS_OWN;
     if (blas_min(g->m, g->n) <= 12 && g->csa == 1 && g->rsb == 1) return volume > 8192 ? BLAS_DOTS : BLAS_OWN;
     if (isa == GRI_GENERIC) return volume <= 32 * 32 * 32 ? BLAS_OWN : BLAS_LARGE;
-    return volume <= 1 << 25 || g->m <= 64 || g->n <= 128 ? BLAS_OWN : BLAS_LARGE;
+    return volume <= 1 << 25 || g->m <= 64 || (g->n <= 128 && g->csa == 1) ? BLAS_OWN : BLAS_LARGE;
 }
 
 static void blas_blis(const gri_gemm *g, bool sup) {
@@ -174,10 +175,22 @@ static void blas_piece(void *arg, int64_t piece) {
     }
 }
 
-/* How many pieces, from the shape alone. Columns first: a part of the rows packs all of b again, which own
- * pays with 20 % at 32 rows, and BLIS with 4 % at 256 columns (it packs a again).
+/* How many pieces, from the shape alone. Columns first: a part of the rows packs all of b again, which costs own
+ * 20 % at 32 rows; a part of the columns makes BLIS pack a again, 4 % at 256 columns, which is the price for
+ * pieces enough for 16 threads. A piece is at least 2^17 multiplications, about 1.3 us.
  *
- * A piece is at least 2^17 multiplications, about 1.3 us: halves of 64x64x64 still take 0.55 of the whole. */
+ * GF/s on one and on two threads, f32, 512 bits, x W^T / dy W / dy^T x:
+ *   64x64x64         97 104 105   177 185 187
+ *   64x128x256      102 112 112   192 218 219
+ *   64x256x784      100 110 110   200 218 218
+ *   256x784x64      104 106 106   203 207 208
+ *   64x128x3136      99 110 111   197 220 218
+ *   256x10x2048      70  46  80   136  86 148
+ *   512x512x512     107 107 103   212 212 208
+ *   256x2048x784    101 101 100   203 201 198
+ *   256x2048x2048    97  92  92   194 191 193
+ *   2048x2048x256   107 105  97   212 212 207
+ *   2048x128x384    109 112 108   221 225 220 */
 static void blas_cut(blas_job *job) {
     const gri_gemm *g = &job->g;
     int64_t volume = g->m * g->n * g->k, want = blas_min(16, volume >> 17), wide = 32, tall = 64;
