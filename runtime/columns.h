@@ -14,7 +14,7 @@
 #include "window.h"
 
 typedef struct columns_tap {
-    int64_t di, dj;         /* output (r, q) reads (r * stride + di, q * stride + dj); r counts from the first wanted row */
+    int64_t di, dj;         /* output (r, q), r from the first wanted row, reads (r stride + di, q stride + dj) */
     int64_t r0, r1, q0, q1; /* that is inside the image for r0 <= r < r1, q0 <= q < q1 */
 } columns_tap;
 
@@ -111,7 +111,8 @@ static inline void columns_zero(real *col, int64_t n) {
 }
 
 /* col[planes kh kw][(to - from) ow] from x[planes][h][w]. */
-static inline void columns_gather(const gri_window *w, int64_t planes, const real *x, int64_t from, int64_t to, real *col) {
+static inline void columns_gather(const gri_window *w, int64_t planes, const real *x, int64_t from, int64_t to,
+                                  real *col) {
     const int64_t plane = w->in[0] * w->in[1], width = w->out[1], rows = to - from;
     const int64_t taps = w->kernel[0] * w->kernel[1];
     for (int64_t tap = 0; tap < taps; tap++) {
@@ -126,7 +127,8 @@ static inline void columns_gather(const gri_window *w, int64_t planes, const rea
 }
 
 /* x[planes][h][w] += what col[planes kh kw][(to - from) ow] holds of each element. Spoils col. */
-static inline void columns_scatter(const gri_window *w, int64_t planes, real *x, int64_t from, int64_t to, real *col) {
+static inline void columns_scatter(const gri_window *w, int64_t planes, real *x, int64_t from, int64_t to,
+                                   real *col) {
     const int64_t plane = w->in[0] * w->in[1], length = (to - from) * w->out[1], taps = w->kernel[0] * w->kernel[1];
     for (int64_t tap = 0; tap < taps; tap++) {
         columns_tap t = columns_tap_of(w, tap / w->kernel[1], tap % w->kernel[1], from, to);

@@ -22,7 +22,8 @@ gr_status gri_window_fit(gr_ctx *ctx, gri_window *w, bool ceil) {
     for (int i = 0; i < 2; i++) {
         int64_t free = w->in[i] + 2 * w->padding[i] - reach[i], s = w->stride[i];
         if (free < 0)
-            return gr_fail(ctx, GR_ERR_SHAPE, "a kernel that reaches %lldx%lld does not fit into %lldx%lld with padding %lldx%lld",
+            return gr_fail(ctx, GR_ERR_SHAPE,
+                           "a kernel that reaches %lldx%lld does not fit into %lldx%lld with padding %lldx%lld",
                            (long long)reach[0], (long long)reach[1], (long long)w->in[0], (long long)w->in[1],
                            (long long)w->padding[0], (long long)w->padding[1]);
         w->out[i] = (ceil ? free + s - 1 : free) / s + 1;

@@ -20,10 +20,12 @@ static gr_status Conv2d_init(gr_layer *l) {
                        "expected at least 1 each", (long long)a->in_channels, (long long)a->out_channels,
                        (long long)k[0], (long long)k[1]);
     if (groups < 1 || a->in_channels % groups || a->out_channels % groups)
-        return gr_fail(l->head.ctx, GR_ERR_ARG, "groups = %lld does not divide in_channels = %lld and out_channels = %lld",
+        return gr_fail(l->head.ctx, GR_ERR_ARG,
+                       "groups = %lld does not divide in_channels = %lld and out_channels = %lld",
                        (long long)groups, (long long)a->in_channels, (long long)a->out_channels);
     double bound = 1 / sqrt((double)(a->in_channels / groups) * (double)k[0] * (double)k[1]);
-    GR_TRY(gri_layer_param(l, "weight", 4, (int64_t[]){a->out_channels, a->in_channels / groups, k[0], k[1]}, &weight));
+    GR_TRY(gri_layer_param(l, "weight", 4, (int64_t[]){a->out_channels, a->in_channels / groups, k[0], k[1]},
+                           &weight));
     GR_TRY(gri_uniform_(weight, bound));
     if (!a->bias) return GR_OK;
     GR_TRY(gri_layer_param(l, "bias", 1, &a->out_channels, &bias));
@@ -51,9 +53,9 @@ static int Conv2d_describe(const gr_layer *l, char *buf, size_t size) {
     Conv2d_pair(more[1], sizeof more[1], "padding", a->conv.padding, 0);
     Conv2d_pair(more[2], sizeof more[2], "dilation", a->conv.dilation, 1);
     if (a->conv.groups != 1) snprintf(groups, sizeof groups, ", groups %lld", (long long)a->conv.groups);
-    return snprintf(buf, size, "%lld→%lld, %lld×%lld%s%s%s%s%s", (long long)a->in_channels, (long long)a->out_channels,
-                    (long long)a->kernel_size[0], (long long)a->kernel_size[1], more[0], more[1], more[2], groups,
-                    a->bias ? "" : ", no bias");
+    return snprintf(buf, size, "%lld→%lld, %lld×%lld%s%s%s%s%s", (long long)a->in_channels,
+                    (long long)a->out_channels, (long long)a->kernel_size[0], (long long)a->kernel_size[1],
+                    more[0], more[1], more[2], groups, a->bias ? "" : ", no bias");
 }
 
 static const gr_attr Conv2d_schema[] = {
@@ -69,9 +71,9 @@ static const gr_attr Conv2d_schema[] = {
 
 GR_LAYER(Conv2d) = {
     .info = {.name = "Conv2d", .attrs = Conv2d_schema, .attr_size = sizeof(Conv2d_attrs),
-             .doc = "2-d convolution of images [n,in_channels,h,w] with weight [out_channels,in_channels/groups,kh,kw],\n"
-                    "plus bias [out_channels]. Sizes are numbers or {height, width}. Both start uniform in\n"
-                    "+-1/sqrt(in_channels/groups * kh * kw)."},
+             .doc = "2-d convolution of images [n,in_channels,h,w] with weight\n"
+                    "[out_channels,in_channels/groups,kh,kw], plus bias [out_channels]. Sizes are numbers or\n"
+                    "{height, width}. Weight and bias start uniform in +-1/sqrt(in_channels/groups * kh * kw)."},
     .init = Conv2d_init,
     .forward = Conv2d_forward,
     .describe = Conv2d_describe,

@@ -10,7 +10,8 @@ static int MaxPool2d_describe(const gr_layer *l, char *buf, size_t size) {
         snprintf(stride, sizeof stride, ", stride %lld×%lld", (long long)a->stride[0], (long long)a->stride[1]);
     if (a->padding[0] || a->padding[1])
         snprintf(padding, sizeof padding, ", padding %lld×%lld", (long long)a->padding[0], (long long)a->padding[1]);
-    return snprintf(buf, size, "%lld×%lld%s%s", (long long)a->kernel_size[0], (long long)a->kernel_size[1], stride, padding);
+    return snprintf(buf, size, "%lld×%lld%s%s", (long long)a->kernel_size[0], (long long)a->kernel_size[1], stride,
+                    padding);
 }
 
 GR_LAYER(MaxPool2d) = {

@@ -24,7 +24,7 @@
 #define CONV2D_COLUMN_BYTES ((size_t)384 << 10)
 #define CONV2D_COLUMNS 128   /* a product with fewer is slow */
 #define CONV2D_RUN 4096      /* elements of dW put together at a time */
-#define CONV2D_BRIEF 1e6      /* multiplications: 10-20 us on one thread */
+#define CONV2D_BRIEF 1e6     /* multiplications: 10-20 us on one thread */
 
 typedef struct conv2d_plan {
     gri_window w;
@@ -40,7 +40,8 @@ static void conv2d_cut(conv2d_plan *p) {
     int64_t width = p->w.out[1] ? p->w.out[1] : 1, height = p->w.out[0] ? p->w.out[0] : 1;
     int64_t most = (int64_t)(CONV2D_COLUMN_BYTES / sizeof(real)) / (p->depth * width + 1);
     int64_t least = (CONV2D_COLUMNS + width - 1) / width, images = p->n * p->groups;
-    if (images < CONV2D_PARTS && images && most > height * images / CONV2D_PARTS) most = height * images / CONV2D_PARTS;
+    if (images < CONV2D_PARTS && images && most > height * images / CONV2D_PARTS)
+        most = height * images / CONV2D_PARTS;
     if (most < least) most = least;
     p->blocks = (height + most - 1) / most;
     p->rows = (height + p->blocks - 1) / p->blocks;
@@ -48,14 +49,16 @@ static void conv2d_cut(conv2d_plan *p) {
 }
 
 /* x and w: four dims each. */
-static gr_status conv2d_fit(gr_ctx *ctx, const gri_conv2d_attrs *a, const int64_t *x, const int64_t *w, conv2d_plan *p) {
+static gr_status conv2d_fit(gr_ctx *ctx, const gri_conv2d_attrs *a, const int64_t *x, const int64_t *w,
+                            conv2d_plan *p) {
     if (a->groups < 1) return gr_fail(ctx, GR_ERR_ARG, "groups = %lld: expected at least 1", (long long)a->groups);
     if (w[0] % a->groups)
         return gr_fail(ctx, GR_ERR_SHAPE, "weight %s has %lld output channels, which %lld groups do not divide",
                        gri_dims_text(4, w), (long long)w[0], (long long)a->groups);
-    if (x[1] != w[1] * a->groups)
-        return gr_fail(ctx, GR_ERR_SHAPE, "input has %lld channels, expected %lld %s; weight %s, groups %lld", (long long)x[1],
-                       (long long)(w[1] * a->groups), gri_dims_text(4, x), gri_dims_text(4, w), (long long)a->groups);
+    if (x[1] % a->groups || x[1] / a->groups != w[1])
+        return gr_fail(ctx, GR_ERR_SHAPE, "input has %lld channels, expected %lld %s; weight %s, groups %lld",
+                       (long long)x[1], (long long)((uint64_t)w[1] * (uint64_t)a->groups), gri_dims_text(4, x),
+                       gri_dims_text(4, w), (long long)a->groups);
     *p = (conv2d_plan){.n = x[0], .c = x[1], .o = w[0], .groups = a->groups, .cg = w[1], .og = w[0] / a->groups};
     gri_window *k = &p->w;
     bool one = true;
@@ -163,7 +166,9 @@ static int64_t conv2d_column_floats(const conv2d_plan *p) { return p->direct ? 0
 
 static gr_status conv2d_shape(gri_call *c) {
     const gr_tensor *x = c->in[0], *w = c->in[1], *b = c->n_in > 2 ? c->in[2] : NULL;
+    gri_spec *y = &c->spec[0];
     conv2d_plan p;
+    int64_t count;
     GR_TRY(conv2d_want(c, 0, "input"));
     GR_TRY(conv2d_want(c, 1, "weight"));
     GR_TRY(conv2d_fit(c->ctx, c->attrs, x->dims, w->dims, &p));
@@ -173,8 +178,8 @@ static gr_status conv2d_shape(gri_call *c) {
             return gr_fail(c->ctx, GR_ERR_SHAPE, "bias is %s, expected [%lld] for a weight of %s", gri_tensor_text(b),
                            (long long)p.o, gri_tensor_text(w));
     }
-    c->spec[0] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4, .dims = {p.n, p.o, p.w.out[0], p.w.out[1]}};
-    return GR_OK;
+    *y = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4, .dims = {p.n, p.o, p.w.out[0], p.w.out[1]}};
+    return gri_numel(c->ctx, y->dtype, 4, y->dims, &count); /* padding can make anything of a small image */
 }
 
 /* y[o][from .. to) of one image's group: the bias first, the product added to it. */
@@ -222,7 +227,8 @@ static gr_status conv2d_kernel(gri_call *c) {
 static gr_status conv2d_forward(gri_call *c) { return gri_dense(c, conv2d_kernel); }
 GR_KERNEL(conv2d);
 
-static gr_status conv2d_weight_grad_emit(gri_grad *g, const int *to, gr_tensor *x, gr_tensor *dy, const gr_tensor *w) {
+static gr_status conv2d_weight_grad_emit(gri_grad *g, const int *to, gr_tensor *x, gr_tensor *dy,
+                                         const gr_tensor *w) {
     gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
     a.shape = (gr_dims){4, {w->dims[0], w->dims[1], w->dims[2], w->dims[3]}};
     return gri_emit_many(g, to, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, dy), &a);
@@ -239,10 +245,10 @@ static gr_status conv2d_backward(gri_grad *g) {
     return conv2d_weight_grad_emit(g, (int[]){1, 2}, g->in[0], g->dy[0], g->in[1]);
 }
 
-#define CONV2D_ATTRS                                                                                                \
-    {"stride", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, stride), .value = 1, .min = 1, .max = 1 << 30},                  \
-    {"padding", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, padding), .min = 0, .max = 1 << 30},                            \
-    {"dilation", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},              \
+#define CONV2D_ATTRS                                                                                         \
+    {"stride", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, stride), .value = 1, .min = 1, .max = 1 << 30},     \
+    {"padding", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, padding), .min = 0, .max = 1 << 30},               \
+    {"dilation", GR_ATTR_PAIR, offsetof(gri_conv2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30}, \
     {"groups", GR_ATTR_INT, offsetof(gri_conv2d_attrs, groups), .value = 1, .min = 1, .max = 1 << 30}
 static const gr_attr conv2d_schema[] = {CONV2D_ATTRS, GR_ATTR_END};
 static const gr_attr conv2d_grad_schema[] = {
@@ -261,10 +267,11 @@ static const gr_case conv2d_cases[] = {
     {0}};
 
 GR_OP(conv2d) = {
-    .info = {.name = "conv2d", .inputs = "x weight bias?", .attrs = conv2d_schema, .attr_size = sizeof(gri_conv2d_attrs),
-             .cases = conv2d_cases,
-             .doc = "2-d convolution (cross-correlation) of images x [n,c,h,w] with kernels weight [o,c/groups,kh,kw],\n"
-                    "plus bias [o]. stride, padding and dilation are numbers or {height, width}."},
+    .info = {.name = "conv2d", .inputs = "x weight bias?", .attrs = conv2d_schema,
+             .attr_size = sizeof(gri_conv2d_attrs), .cases = conv2d_cases,
+             .doc = "2-d convolution (cross-correlation) of images x [n,c,h,w] with kernels weight\n"
+                    "[o,c/groups,kh,kw], plus bias [o]. stride, padding and dilation are numbers or\n"
+                    "{height, width}."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv2d_shape,
     .forward = conv2d_kernels,
@@ -306,8 +313,9 @@ static gr_status conv2d_input_grad_shape(gri_call *c) {
 static void conv2d_input_grad_piece(void *arg, int64_t piece) {
     conv2d_job *j = arg;
     const conv2d_plan *p = &j->p;
-    const int64_t cuts = (p->cg + j->part - 1) / j->part, first = piece % cuts * j->part, plane = p->w.in[0] * p->w.in[1];
-    const int64_t planes = p->cg - first < j->part ? p->cg - first : j->part, taps = p->w.kernel[0] * p->w.kernel[1];
+    const int64_t plane = p->w.in[0] * p->w.in[1], taps = p->w.kernel[0] * p->w.kernel[1];
+    const int64_t cuts = (p->cg + j->part - 1) / j->part, first = piece % cuts * j->part;
+    const int64_t planes = p->cg - first < j->part ? p->cg - first : j->part;
     const int64_t group = piece / cuts % p->groups, image = piece / cuts / p->groups;
     real *col = p->direct ? NULL : conv2d_claim(&j->scratch);
     for (int64_t block = 0; block < p->blocks; block++) {
@@ -457,15 +465,18 @@ static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_job *j) {
     j->part = units ? (units + most - 1) / most : 1;
     j->parts = units ? (units + j->part - 1) / j->part : 1;
     j->pieces = j->parts * p->groups;
-    size_t biases = (size_t)(j->parts * p->o) * sizeof(double), sums = (size_t)(j->parts * size) * sizeof(real), capacity;
+    size_t biases = (size_t)(j->parts * p->o) * sizeof(double), sums = (size_t)(j->parts * size) * sizeof(real);
+    size_t capacity;
     j->bias_sums = gri_block_new(ctx, biases + sums, &capacity);
     if (!j->bias_sums)
-        return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use", biases + sums, ctx->live);
+        return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use", biases + sums,
+                       ctx->live);
     j->sums = (real *)(void *)((char *)j->bias_sums + biases);
     if (!units) memset(j->bias_sums, 0, biases + sums);
     gr_status s = conv2d_pieces(ctx, j, conv2d_weight_grad_piece, j->w ? conv2d_column_floats(p) : 0);
     j->run = CONV2D_RUN / (p->og + 1) + 1;
-    if (s == GR_OK && j->w) gri_parallel(ctx, p->groups * ((p->depth + j->run - 1) / j->run), conv2d_weight_grad_join, j);
+    int64_t runs = p->groups * ((p->depth + j->run - 1) / j->run);
+    if (s == GR_OK && j->w) gri_parallel(ctx, runs, conv2d_weight_grad_join, j);
     if (s == GR_OK && j->b) conv2d_bias_join(j);
     gri_block_delete(ctx, j->bias_sums, capacity);
     return s;
@@ -493,7 +504,8 @@ static gr_status conv2d_weight_grad_backward(gri_grad *g) {
         return gri_emit(g, 1, &gri_op_conv2d, 3, GRI_TENSORS(g->in[0], v, bias), g->attrs);
     }
     if (!gri_needs(g, 1)) return GR_OK;
-    gri_shape_attrs flat = {{4, {1, bias->dims[0], 1, 1}}}, whole = {{4, {dy->dims[0], dy->dims[1], dy->dims[2], dy->dims[3]}}};
+    gri_shape_attrs flat = {{4, {1, bias->dims[0], 1, 1}}}, whole = {{.n = 4}};
+    memcpy(whole.shape.v, dy->dims, 4 * sizeof *dy->dims);
     GR_TRY(gri_eval(g, &bias, &gri_op_reshape, 1, &bias, &flat));
     GR_TRY(gri_eval(g, &bias, &gri_op_expand, 1, &bias, &whole));
     return gri_emit_same(g, 1, bias);

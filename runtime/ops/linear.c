@@ -85,8 +85,9 @@ static gr_status linear_shape(gri_call *c) {
     char hint[GR_MAX_RANK * 21 + 40];
     GR_TRY(linear_want_weight(c));
     if (x->dims[x->rank - 1] != w->dims[1])
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "input has %lld features, expected %lld %s%s", (long long)x->dims[x->rank - 1],
-                       (long long)w->dims[1], gri_dims_text(x->rank, x->dims), linear_hint(x, w->dims[1], hint, sizeof hint));
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "input has %lld features, expected %lld %s%s",
+                       (long long)x->dims[x->rank - 1], (long long)w->dims[1], gri_dims_text(x->rank, x->dims),
+                       linear_hint(x, w->dims[1], hint, sizeof hint));
     if (b) {
         GR_TRY(gri_want_float(c, 2));
         if (b->rank != 1 || b->dims[0] != w->dims[0])
@@ -102,7 +103,8 @@ static gr_status linear_shape(gri_call *c) {
  * before: for [100,5] 0.1 us instead of 0.4. */
 static gr_status linear_bias(gri_call *c, gr_tensor *y, const gr_tensor *b, bool add) {
     const int64_t n = b->numel;
-    if (add || !y->contiguous || !b->contiguous || y->numel > LINEAR_SMALL) return gri_copy(c->ctx, y, b, add ? GRI_ADD : GRI_SET);
+    if (add || !y->contiguous || !b->contiguous || y->numel > LINEAR_SMALL)
+        return gri_copy(c->ctx, y, b, add ? GRI_ADD : GRI_SET);
     real *to = (real *)(void *)y->data;
     if (y->numel) memcpy(to, b->data, (size_t)n * sizeof *to);
     for (int64_t done = n, more; done < y->numel; done += more) {
@@ -120,9 +122,10 @@ static gr_status linear_forward(gri_call *c) {
     gr_status s = linear_target(c, &y, &beta);
     if (s == GR_OK) {
         if (b) s = linear_bias(c, y.dense, b, beta);
-        gri_gemm g = {.dtype = GRI_REAL, .m = y.rows, .n = w->dims[0], .k = w->dims[1], .a = x.dense->data, .rsa = x.rs,
-                      .csa = x.cs, .b = w->data, .rsb = w->strides[1], .csb = w->strides[0], .c = y.dense->data,
-                      .rsc = y.rs, .csc = y.cs, .beta = beta || b};
+        gri_gemm g = {.dtype = GRI_REAL, .m = y.rows, .n = w->dims[0], .k = w->dims[1], .beta = beta || b,
+                      .a = x.dense->data, .rsa = x.rs, .csa = x.cs,
+                      .b = w->data, .rsb = w->strides[1], .csb = w->strides[0],
+                      .c = y.dense->data, .rsc = y.rs, .csc = y.cs};
         if (s == GR_OK) gri_gemm_run(c->ctx, &g);
         gr_status closed = linear_close(c, &y);
         if (s == GR_OK) s = closed;
@@ -165,7 +168,8 @@ static gr_status linear_input_grad_shape(gri_call *c) {
     const gr_tensor *g = c->in[0], *w = c->in[1];
     GR_TRY(linear_want_weight(c));
     if (g->dims[g->rank - 1] != w->dims[0])
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit a weight of %s", gri_tensor_text(g), gri_tensor_text(w));
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit a weight of %s", gri_tensor_text(g),
+                       gri_tensor_text(w));
     c->spec[0] = gri_spec_of(g);
     c->spec[0].dims[g->rank - 1] = w->dims[1];
     return GR_OK;
@@ -178,9 +182,10 @@ static gr_status linear_input_grad_forward(gri_call *c) {
     GR_TRY(linear_open(c->in[0], &dy));
     gr_status s = linear_target(c, &dx, &beta);
     if (s == GR_OK) {
-        gri_gemm g = {.dtype = GRI_REAL, .m = dx.rows, .n = w->dims[1], .k = w->dims[0], .a = dy.dense->data, .rsa = dy.rs,
-                      .csa = dy.cs, .b = w->data, .rsb = w->strides[0], .csb = w->strides[1], .c = dx.dense->data,
-                      .rsc = dx.rs, .csc = dx.cs, .beta = beta};
+        gri_gemm g = {.dtype = GRI_REAL, .m = dx.rows, .n = w->dims[1], .k = w->dims[0], .beta = beta,
+                      .a = dy.dense->data, .rsa = dy.rs, .csa = dy.cs,
+                      .b = w->data, .rsb = w->strides[0], .csb = w->strides[1],
+                      .c = dx.dense->data, .rsc = dx.rs, .csc = dx.cs};
         gri_gemm_run(c->ctx, &g);
         s = linear_close(c, &dx);
     }
@@ -216,8 +221,10 @@ static gr_status linear_weight_grad_shape(gri_call *c) {
     GR_TRY(gri_want_float(c, 0));
     GR_TRY(gri_want_float(c, 1));
     if (g->rank < 1 || !gri_same_dims(g->rank - 1, g->dims, x->rank - 1, x->dims))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit an input of %s", gri_tensor_text(g), gri_tensor_text(x));
-    c->spec[0] = (gri_spec){.dtype = (gr_dtype)g->dtype, .rank = 2, .dims = {g->dims[g->rank - 1], x->dims[x->rank - 1]}};
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit an input of %s", gri_tensor_text(g),
+                       gri_tensor_text(x));
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)g->dtype, .rank = 2,
+                            .dims = {g->dims[g->rank - 1], x->dims[x->rank - 1]}};
     return GR_OK;
 }
 
@@ -227,9 +234,10 @@ static gr_status linear_weight_grad_forward(gri_call *c) {
     GR_TRY(linear_open(c->in[0], &dy));
     gr_status s = linear_open(c->in[1], &x);
     if (s == GR_OK) {
-        gri_gemm g = {.dtype = GRI_REAL, .m = v->dims[0], .n = v->dims[1], .k = x.rows, .a = dy.dense->data, .rsa = dy.cs,
-                      .csa = dy.rs, .b = x.dense->data, .rsb = x.rs, .csb = x.cs, .c = v->data, .rsc = v->strides[0],
-                      .csc = v->strides[1], .beta = c->mode == GRI_ADD};
+        gri_gemm g = {.dtype = GRI_REAL, .m = v->dims[0], .n = v->dims[1], .k = x.rows, .beta = c->mode == GRI_ADD,
+                      .a = dy.dense->data, .rsa = dy.cs, .csa = dy.rs,
+                      .b = x.dense->data, .rsb = x.rs, .csb = x.cs,
+                      .c = v->data, .rsc = v->strides[0], .csc = v->strides[1]};
         gri_gemm_run(c->ctx, &g);
         gr_release(x.dense);
     }

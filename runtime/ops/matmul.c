@@ -29,13 +29,13 @@ static gr_status matmul_shape(gri_call *c) {
                        gri_tensor_text(b));
     int64_t k = a->dims[a->rank - 1], rows = b->dims[b->rank > 1 ? b->rank - 2 : 0];
     if (k != rows)
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s times %s: the first has %lld columns, the second %lld rows", gri_tensor_text(a),
-                       gri_tensor_text(b), (long long)k, (long long)rows);
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s times %s: the first has %lld columns, the second %lld rows",
+                       gri_tensor_text(a), gri_tensor_text(b), (long long)k, (long long)rows);
     *s = (gri_spec){.dtype = (gr_dtype)a->dtype, .rank = a->rank > 2 ? a->rank - 2 : 0};
     memcpy(s->dims, a->dims, (size_t)s->rank * sizeof *s->dims);
     if (!gri_broadcast(&s->rank, s->dims, b->rank > 2 ? b->rank - 2 : 0, b->dims))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s times %s: the leading dimensions do not broadcast", gri_tensor_text(a),
-                       gri_tensor_text(b));
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s times %s: the leading dimensions do not broadcast",
+                       gri_tensor_text(a), gri_tensor_text(b));
     if (a->rank > 1) s->dims[s->rank++] = a->dims[a->rank - 2];
     if (b->rank > 1) s->dims[s->rank++] = b->dims[b->rank - 1];
     return GR_OK;
@@ -54,8 +54,9 @@ static void matmul_plan_set(matmul_plan *p, const gri_call *c) {
     const gr_tensor *a = c->in[0], *b = c->in[1], *y = c->out[0];
     bool row = a->rank == 1, column = b->rank == 1;
     gri_gemm *g = &p->g;
-    *g = (gri_gemm){.dtype = GRI_REAL, .m = 1, .n = 1, .k = a->dims[a->rank - 1], .a = a->data, .b = b->data, .c = y->data,
-                    .csa = a->strides[a->rank - 1], .rsb = b->strides[column ? 0 : b->rank - 2], .beta = c->mode == GRI_ADD};
+    *g = (gri_gemm){.dtype = GRI_REAL, .m = 1, .n = 1, .k = a->dims[a->rank - 1], .beta = c->mode == GRI_ADD,
+                    .a = a->data, .csa = a->strides[a->rank - 1],
+                    .b = b->data, .rsb = b->strides[column ? 0 : b->rank - 2], .c = y->data};
     int kept = 0; /* dims of y that are the matrix's */
     if (!column) {
         g->n = b->dims[b->rank - 1];

@@ -49,10 +49,11 @@ static gr_status max_pool2d_fit(gr_ctx *ctx, const gri_max_pool2d_attrs *a, cons
     GR_TRY(gri_window_fit(ctx, w, a->ceil_mode));
     for (int i = 0; i < 2; i++)
         if (w->padding[i] > w->kernel[i] / 2)
-            return gr_fail(ctx, GR_ERR_ARG, "padding %lld is more than half of kernel_size %lld", (long long)w->padding[i],
-                           (long long)w->kernel[i]);
+            return gr_fail(ctx, GR_ERR_ARG, "padding %lld is more than half of kernel_size %lld",
+                           (long long)w->padding[i], (long long)w->kernel[i]);
     if (size[0] * size[1] > INT32_MAX)
-        return gr_fail(ctx, GR_ERR_SHAPE, "planes of %lldx%lld are too large", (long long)size[0], (long long)size[1]);
+        return gr_fail(ctx, GR_ERR_SHAPE, "planes of %lldx%lld are too large", (long long)size[0],
+                       (long long)size[1]);
     return GR_OK;
 }
 
@@ -62,7 +63,8 @@ static gr_status max_pool2d_shape(gri_call *c) {
     GR_TRY(gri_want_float(c, 0));
     if (x->rank != 4) return gr_fail(c->ctx, GR_ERR_SHAPE, "input is %s, expected 4 dimensions", gri_tensor_text(x));
     GR_TRY(max_pool2d_fit(c->ctx, c->attrs, x->dims + 2, &w));
-    c->spec[0] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4, .dims = {x->dims[0], x->dims[1], w.out[0], w.out[1]}};
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4,
+                            .dims = {x->dims[0], x->dims[1], w.out[0], w.out[1]}};
     c->spec[1] = c->spec[0];
     c->spec[1].dtype = GR_I64;
     return GR_OK;
@@ -77,8 +79,8 @@ typedef struct max_pool2d_plane {
 
 /* One tap over outputs 0 .. n-1, of which lo .. hi-1 have it inside: x[at + q * step] against the best so far.
  * place < 0: there is none yet. */
-static inline void max_pool2d_tap(int32_t n, int32_t lo, int32_t hi, const real *x, int32_t at, int32_t step, real *best,
-                                  int32_t *place) {
+static inline void max_pool2d_tap(int32_t n, int32_t lo, int32_t hi, const real *x, int32_t at, int32_t step,
+                                  real *best, int32_t *place) {
 #pragma omp simd
     for (int32_t q = 0; q < n; q++) {
         real v = x[q * step], b = best[q];
@@ -88,8 +90,8 @@ static inline void max_pool2d_tap(int32_t n, int32_t lo, int32_t hi, const real 
     }
 }
 
-static inline void max_pool2d_taps(const max_pool2d_plane *p, int32_t n, int32_t lo, int32_t hi, int64_t at, int32_t step,
-                                   real *best, int32_t *place) {
+static inline void max_pool2d_taps(const max_pool2d_plane *p, int32_t n, int32_t lo, int32_t hi, int64_t at,
+                                   int32_t step, real *best, int32_t *place) {
     int32_t whole = (n + GRI_LANES - 1) & ~(GRI_LANES - 1);
     if (at >= -p->before && at + (int64_t)whole * step <= p->room) {
         max_pool2d_tap((int32_t)GRI_RUN(whole), lo, hi, p->x + at, (int32_t)at, step, best, place);
@@ -100,8 +102,8 @@ static inline void max_pool2d_taps(const max_pool2d_plane *p, int32_t n, int32_t
 }
 
 /* Outputs first .. first + n - 1 of row r. */
-static void max_pool2d_run(const gri_window *w, const max_pool2d_plane *p, int64_t r, int64_t first, int64_t n, real *best,
-                           int32_t *place) {
+static void max_pool2d_run(const gri_window *w, const max_pool2d_plane *p, int64_t r, int64_t first, int64_t n,
+                           real *best, int32_t *place) {
     for (int64_t q = 0; q < MAX_POOL2D_RUN; q++) {
         best[q] = -(real)INFINITY;
         place[q] = -1;
@@ -160,7 +162,8 @@ static inline void max_pool2d_square(int64_t n, const real *x, int32_t at, int32
 
 /* The usual 2x2 windows side by side, nothing outside. `left` elements of y may be written: the next row writes
  * again what is not this one's. */
-static void max_pool2d_squares(const gri_window *w, const max_pool2d_plane *p, real *y, int64_t *index, int64_t left) {
+static void max_pool2d_squares(const gri_window *w, const max_pool2d_plane *p, real *y, int64_t *index,
+                               int64_t left) {
     const int64_t width = w->in[1], n = w->out[1], whole = (n + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1);
     for (int64_t r = 0; r < w->out[0]; r++, y += n, index += n, left -= n) {
         int64_t at = 2 * r * width;
@@ -174,7 +177,8 @@ static void max_pool2d_squares(const gri_window *w, const max_pool2d_plane *p, r
 static bool max_pool2d_is_squares(const gri_window *w) {
     bool yes = true;
     for (int i = 0; i < 2; i++)
-        yes = yes && w->kernel[i] == 2 && w->stride[i] == 2 && w->dilation[i] == 1 && w->padding[i] == 0 && 2 * w->out[i] <= w->in[i];
+        yes = yes && w->kernel[i] == 2 && w->stride[i] == 2 && w->dilation[i] == 1 && w->padding[i] == 0 &&
+              2 * w->out[i] <= w->in[i];
     return yes;
 }
 
@@ -213,15 +217,17 @@ static gr_status max_pool2d_backward_rule(gri_grad *g) {
 }
 
 static const gr_attr max_pool2d_schema[] = {
-    {"kernel_size", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, kernel_size), .required = true, .min = 1, .max = 1 << 30},
-    {"stride", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, stride), .min = 0, .max = 1 << 30}, /* 0: the kernel's size */
+    {"kernel_size", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, kernel_size), .required = true, .min = 1,
+     .max = 1 << 30},
+    {"stride", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, stride), .max = 1 << 30}, /* 0: kernel_size */
     {"padding", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, padding), .min = 0, .max = 1 << 30},
     {"dilation", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},
     {"ceil_mode", GR_ATTR_BOOL, offsetof(gri_max_pool2d_attrs, ceil_mode), .value = 0},
     GR_ATTR_END};
 
 static const gr_case max_pool2d_cases[] = {
-    {.in = "1,1,2,4", .attrs = "kernel_size=2", .give = "{{{{1,5,2,1},{4,3,0,0}}}}", .want = "{{{{5,2}}}}, {{{{1,2}}}}"},
+    {.in = "1,1,2,4", .attrs = "kernel_size=2", .give = "{{{{1,5,2,1},{4,3,0,0}}}}",
+     .want = "{{{{5,2}}}}, {{{{1,2}}}}"},
     {.in = "1,1,3,3", .attrs = "kernel_size=2, stride=1", .give = "{{{{1,2,3},{6,5,4},{7,8,9}}}}",
      .want = "{{{{6,5},{8,9}}}}, {{{{3,4},{7,8}}}}"},
     {.in = "2,3,6,6", .attrs = "kernel_size=2"},
@@ -232,11 +238,11 @@ static const gr_case max_pool2d_cases[] = {
     {0}};
 
 GR_OP(max_pool2d) = {
-    .info = {.name = "max_pool2d", .inputs = "x", .attrs = max_pool2d_schema, .attr_size = sizeof(gri_max_pool2d_attrs),
-             .cases = max_pool2d_cases,
+    .info = {.name = "max_pool2d", .inputs = "x", .attrs = max_pool2d_schema,
+             .attr_size = sizeof(gri_max_pool2d_attrs), .cases = max_pool2d_cases,
              .doc = "The largest element of every window of images x [n,c,h,w], and where it lies in its plane.\n"
-                    "kernel_size, stride (the kernel's size if it is not given), padding and dilation are numbers or\n"
-                    "{height, width}. With ceil_mode a last window that only starts inside the image counts too."},
+                    "kernel_size, stride (the kernel's size if it is not given), padding and dilation are numbers\n"
+                    "or {height, width}. With ceil_mode a last window that only starts inside the image counts too."},
     .n_out = 2,
     .keeps = GRI_KEEP_OUT(1),
     .sets_only = true,
@@ -251,8 +257,10 @@ GR_OP(max_pool2d) = {
 static gr_status max_pool2d_want_index(gri_call *c) {
     const gr_tensor *x = c->in[0], *index = c->in[1];
     GR_TRY(gri_want_float(c, 0));
-    if (index->dtype == GR_I64 && x->rank == 4 && index->rank == 4 && gri_same_dims(2, x->dims, 2, index->dims)) return GR_OK;
-    return gr_fail(c->ctx, GR_ERR_SHAPE, "%s does not fit an index of %s", gri_tensor_text(x), gri_tensor_text(index));
+    if (index->dtype == GR_I64 && x->rank == 4 && index->rank == 4 && gri_same_dims(2, x->dims, 2, index->dims))
+        return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "%s does not fit an index of %s", gri_tensor_text(x),
+                   gri_tensor_text(index));
 }
 
 static gr_status max_pool2d_backward_shape(gri_call *c) {
@@ -261,9 +269,10 @@ static gr_status max_pool2d_backward_shape(gri_call *c) {
     int64_t n;
     GR_TRY(max_pool2d_want_index(c));
     GR_TRY(gri_numel(c->ctx, (gr_dtype)dy->dtype, a->shape.n, a->shape.v, &n));
-    if (!gri_same_dims(4, dy->dims, 4, c->in[1]->dims) || a->shape.n != 4 || !gri_same_dims(2, dy->dims, 2, a->shape.v))
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit an index of %s and an input of %s", gri_tensor_text(dy),
-                       gri_tensor_text(c->in[1]), gri_dims_text(a->shape.n, a->shape.v));
+    if (!gri_same_dims(4, dy->dims, 4, c->in[1]->dims) || a->shape.n != 4 ||
+        !gri_same_dims(2, dy->dims, 2, a->shape.v))
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit an index of %s and an input of %s",
+                       gri_tensor_text(dy), gri_tensor_text(c->in[1]), gri_dims_text(a->shape.n, a->shape.v));
     c->spec[0] = gri_spec_of(dy);
     memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
     return GR_OK;
@@ -283,7 +292,8 @@ static void max_pool2d_backward_piece(void *arg, int64_t piece) {
 
 static gr_status max_pool2d_backward_kernel(gri_call *c) {
     const gr_tensor *dy = c->in[0], *dx = c->out[0];
-    max_pool2d_job j = {.planes = dy->dims[0] * dy->dims[1], .in = dx->dims[2] * dx->dims[3], .out = dy->dims[2] * dy->dims[3],
+    max_pool2d_job j = {.planes = dy->dims[0] * dy->dims[1], .in = dx->dims[2] * dx->dims[3],
+                        .out = dy->dims[2] * dy->dims[3],
                         .add = c->mode == GRI_ADD, .x = (real *)dx->data, .y = (real *)dy->data,
                         .index = (int64_t *)(void *)c->in[1]->data};
     return max_pool2d_planes(c->ctx, &j, max_pool2d_backward_piece);
@@ -339,7 +349,8 @@ static void max_pool2d_gather_piece(void *arg, int64_t piece) {
 
 static gr_status max_pool2d_gather_kernel(gri_call *c) {
     const gr_tensor *x = c->in[0], *y = c->out[0];
-    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .in = x->dims[2] * x->dims[3], .out = y->dims[2] * y->dims[3],
+    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .in = x->dims[2] * x->dims[3],
+                        .out = y->dims[2] * y->dims[3],
                         .add = c->mode == GRI_ADD, .x = (real *)x->data, .y = (real *)y->data,
                         .index = (int64_t *)(void *)c->in[1]->data};
     return max_pool2d_planes(c->ctx, &j, max_pool2d_gather_piece);

@@ -41,9 +41,10 @@ static gr_tensor *spread(const gr_tensor *t) {
 }
 
 /* Runs the kernel of an op as the tape does: into given outputs, set or added. */
-static gr_status run_into(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gri_mode mode, gr_tensor *y,
-                          gr_tensor *second) {
-    gri_call c = {.ctx = ctx, .op = op, .attrs = attrs, .n_in = n, .n_out = gr_op_outputs(op), .in = in, .mode = mode};
+static gr_status run_into(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gri_mode mode,
+                          gr_tensor *y, gr_tensor *second) {
+    gri_call c = {.ctx = ctx, .op = op, .attrs = attrs, .n_in = n, .n_out = gr_op_outputs(op), .in = in,
+                  .mode = mode};
     GR_TRY(gri_check(&c));
     c.out[0] = y;
     c.out[1] = second;
@@ -69,9 +70,10 @@ static conv random_conv(void) {
     conv k;
     do {
         int64_t g = between(0, 2) ? 1 : between(1, 3);
-        k = (conv){.n = between(1, 4), .c = g * between(1, 4), .h = between(1, 12), .w = between(1, 12), .o = g * between(1, 5),
-                   .kh = between(1, 4), .kw = between(1, 4)};
-        k.a = (gri_conv2d_attrs){{between(1, 3), between(1, 3)}, {between(0, 3), between(0, 3)}, {between(1, 2), between(1, 3)}, g, {0}};
+        k = (conv){.n = between(1, 4), .c = g * between(1, 4), .h = between(1, 12), .w = between(1, 12),
+                   .o = g * between(1, 5), .kh = between(1, 4), .kw = between(1, 4)};
+        k.a = (gri_conv2d_attrs){{between(1, 3), between(1, 3)}, {between(0, 3), between(0, 3)},
+                                 {between(1, 2), between(1, 3)}, g, {0}};
         if (between(0, 1)) k.a.stride[0] = k.a.stride[1] = 1;
         if (between(0, 3) == 0) { /* as wide as it was: the path of shifted planes */
             k.kw = 3;
@@ -115,9 +117,14 @@ static void add_to_w(void *ud, int64_t x, int64_t w, int64_t y) {
     t->sum[w] += t->x[x] * t->y[y];
 }
 
+static void check_twice(const gr_tensor *y, const double *sum, double tol) {
+    for (int64_t i = 0; i < y->numel; i++)
+        assert_true(fabs(check_get(y, i) - 2 * sum[i]) <= 2 * tol * fmax(1, fabs(sum[i])));
+}
+
 /* One op into a fresh or a strided destination, set and then added to itself: 2 * sum. */
-static void check_op(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gr_tensor *like, const double *sum,
-                     const double *second_sum, double tol) {
+static void check_op(const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gr_tensor *like,
+                     const double *sum, const double *second_sum, double tol) {
     for (int way = 0; way < 3; way++) {
         gr_tensor *y = way == 2 ? spread(like) : NULL, *second = NULL, *given[3];
         gri_spec spec = gri_spec_of(like);
@@ -127,9 +134,8 @@ static void check_op(const gr_op *op, int n, gr_tensor *const *in, const void *a
         check_ok(ctx, run_into(op, n, given, attrs, GRI_SET, y, second));
         check_close(y, like->numel, sum, tol);
         check_ok(ctx, run_into(op, n, given, attrs, GRI_ADD, y, second));
-        for (int64_t i = 0; i < y->numel; i++) assert_true(fabs(check_get(y, i) - 2 * sum[i]) <= 2 * tol * fmax(1, fabs(sum[i])));
-        for (int64_t i = 0; second && i < second->numel; i++)
-            assert_true(fabs(check_get(second, i) - 2 * second_sum[i]) <= 2 * tol * fmax(1, fabs(second_sum[i])));
+        check_twice(y, sum, tol);
+        if (second) check_twice(second, second_sum, tol);
         for (int i = 0; i < n; i++) gr_release(given[i]);
         gr_release(y);
         gr_release(second);
@@ -209,7 +215,8 @@ static void empty_batches_have_no_gradient(void **state) {
 
 static void convolution_derivatives(void **state) {
     (void)state;
-    static const gri_conv2d_attrs a[] = {{{1, 1}, {1, 1}, {1, 1}, 1, {0}}, {{2, 1}, {1, 2}, {1, 2}, 2, {0}}, {{1, 1}, {0, 0}, {1, 1}, 1, {0}}};
+    static const gri_conv2d_attrs a[] = {{{1, 1}, {1, 1}, {1, 1}, 1, {0}}, {{2, 1}, {1, 2}, {1, 2}, 2, {0}},
+                                         {{1, 1}, {0, 0}, {1, 1}, 1, {0}}};
     for (int i = 0; i < 3; i++) {
         int64_t k = i == 2 ? 1 : 3, oh, ow;
         gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, 4, 5), -1, 1, &seed);
@@ -249,7 +256,8 @@ static void bias_gradient_alone_has_a_derivative(void **state) {
 
 static void threads_do_not_show(void **state) {
     (void)state;
-    static const int64_t sizes[][6] = {{33, 3, 16, 16, 8, 3}, {1, 8, 64, 64, 16, 3}, {4, 64, 9, 9, 24, 3}, {20, 16, 12, 12, 16, 1}};
+    static const int64_t sizes[][6] = {{33, 3, 16, 16, 8, 3}, {1, 8, 64, 64, 16, 3}, {4, 64, 9, 9, 24, 3},
+                                       {20, 16, 12, 12, 16, 1}};
     gr_ctx *mine = ctx;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         const int64_t *s = sizes[i], p = s[5] / 2;
@@ -362,13 +370,15 @@ static void check_pool(const gri_max_pool2d_attrs *a, gr_tensor *x) {
     gr_tensor *out[2];
     check_ok(ctx, gr_apply(ctx, &gri_op_max_pool2d, 1, &x, a, out));
     int64_t h = x->dims[2], w = x->dims[3], oh = out[0]->dims[2], ow = out[0]->dims[3];
-    int64_t sh = a->stride[0] ? a->stride[0] : a->kernel_size[0], sw = a->stride[1] ? a->stride[1] : a->kernel_size[1];
+    int64_t sh = a->stride[0] ? a->stride[0] : a->kernel_size[0];
+    int64_t sw = a->stride[1] ? a->stride[1] : a->kernel_size[1];
     for (int64_t at = 0; at < out[0]->numel; at++) {
         int64_t plane = at / (oh * ow), r = at / ow % oh, q = at % ow, place = -1;
         double best = -INFINITY;
         for (int64_t i = 0; i < a->kernel_size[0]; i++)
             for (int64_t j = 0; j < a->kernel_size[1]; j++) {
-                int64_t p = r * sh - a->padding[0] + i * a->dilation[0], s = q * sw - a->padding[1] + j * a->dilation[1];
+                int64_t p = r * sh - a->padding[0] + i * a->dilation[0];
+                int64_t s = q * sw - a->padding[1] + j * a->dilation[1];
                 if (p < 0 || p >= h || s < 0 || s >= w) continue;
                 double v = check_get(x, (plane * h + p) * w + s);
                 if (v > best || v != v || place < 0) best = v, place = p * w + s;
@@ -383,8 +393,8 @@ static void check_pool(const gri_max_pool2d_attrs *a, gr_tensor *x) {
 static void pooling_takes_the_largest(void **state) {
     (void)state;
     for (int i = 0; i < 400; i++) {
-        gri_max_pool2d_attrs a = {{between(1, 4), between(1, 4)}, {between(0, 3), between(0, 3)}, {0, 0}, {between(1, 2), between(1, 2)},
-                              between(0, 1)};
+        gri_max_pool2d_attrs a = {{between(1, 4), between(1, 4)}, {between(0, 3), between(0, 3)}, {0, 0},
+                                  {between(1, 2), between(1, 2)}, between(0, 1)};
         a.padding[0] = between(0, a.kernel_size[0] / 2);
         a.padding[1] = between(0, a.kernel_size[1] / 2);
         int64_t h = between(7, 12), w = between(0, 3) ? between(7, 20) : between(60, 140);
@@ -422,7 +432,8 @@ static void pooling_stays_inside(void **state) {
 
 static void pooling_derivatives(void **state) {
     (void)state;
-    static const gri_max_pool2d_attrs a[] = {{{2, 2}, {0, 0}, {0, 0}, {1, 1}, false}, {{3, 2}, {1, 2}, {1, 1}, {1, 1}, true}};
+    static const gri_max_pool2d_attrs a[] = {{{2, 2}, {0, 0}, {0, 0}, {1, 1}, false},
+                                             {{3, 2}, {1, 2}, {1, 1}, {1, 1}, true}};
     for (int i = 0; i < 2; i++) {
         gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, 5, 4), 0, 0, &seed);
         for (int64_t e = 0; e < x->numel; e++) check_put(x, e, (double)((e * 7) % x->numel)); /* no two alike */
@@ -492,6 +503,10 @@ static void mistakes_are_named(void **state) {
     a.stride[0] = 1;
     a.padding[1] = -1;
     check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, "conv2d: padding 0x-1: expected at least 0");
+    a.padding[0] = a.padding[1] = 1 << 30;
+    gr_tensor *huge;
+    assert_int_equal(gr_apply(ctx, &gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, &huge), GR_ERR_SHAPE);
+    gr_clear_error(ctx);
     gri_max_pool2d_attrs p = {{2, 2}, {0, 0}, {2, 0}, {1, 1}, false};
     check_refused(&gri_op_max_pool2d, 1, &x, &p, "max_pool2d: padding 2 is more than half of kernel_size 2");
     check_refused(&gri_op_max_pool2d, 1, &flat, &p, "max_pool2d: input is f32[2,48], expected 4 dimensions");

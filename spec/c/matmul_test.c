@@ -58,7 +58,7 @@ static void check_op(const gr_op *op, int n, gr_tensor *const *in, gr_tensor *y,
     free(twice);
 }
 
-/* ---- matmul --------------------------------------------------------------------------------------------------- */
+/* ---- matmul -------------------------------------------------------------------------------------------------- */
 
 /* Where element `at` of the product's batch lies in an operand with these leading dims. */
 static int64_t batch_at(int64_t at, int batch, const int64_t *dims, int lead, const int64_t *own) {
@@ -82,12 +82,14 @@ static void check_matmul(gr_tensor *a, gr_tensor *b, int way) {
     assert_true(gri_broadcast(&rank, dims, lb, b->dims));
     int64_t count = gri_product(rank, dims);
     double *want = calloc((size_t)(count * m * n) + 1, sizeof *want);
-    for (int64_t p = 0; p < count; p++)
+    for (int64_t p = 0; p < count; p++) {
+        int64_t pa = batch_at(p, rank, dims, la, a->dims), pb = batch_at(p, rank, dims, lb, b->dims);
         for (int64_t i = 0; i < m; i++)
             for (int64_t j = 0; j < n; j++)
                 for (int64_t e = 0; e < k; e++)
-                    want[(p * m + i) * n + j] += check_get(a, (batch_at(p, rank, dims, la, a->dims) * m + i) * k + e) *
-                                                 check_get(b, (batch_at(p, rank, dims, lb, b->dims) * k + e) * n + j);
+                    want[(p * m + i) * n + j] +=
+                        check_get(a, (pa * m + i) * k + e) * check_get(b, (pb * k + e) * n + j);
+    }
     if (!row) dims[rank++] = m;
     if (!column) dims[rank++] = n;
     gr_tensor *y = random_tensor((gr_dtype)a->dtype, rank, dims, way);
@@ -109,7 +111,8 @@ static void products_are_their_sums(void **state) {
         else b[rb++] = k;
         a[ra++] = k;
         gr_dtype type = i % 2 ? GR_F32 : GR_F64;
-        gr_tensor *x = random_tensor(type, ra, a, (int)between(0, 3)), *z = random_tensor(type, rb, b, (int)between(0, 3));
+        gr_tensor *x = random_tensor(type, ra, a, (int)between(0, 3));
+        gr_tensor *z = random_tensor(type, rb, b, (int)between(0, 3));
         check_matmul(x, z, (int)between(0, 2));
         gr_release(x), gr_release(z);
     }
@@ -117,10 +120,12 @@ static void products_are_their_sums(void **state) {
 
 static void empty_products(void **state) {
     (void)state;
-    static const int64_t dims[][2][4] = {{{0, 3, -1}, {3, 2, -1}}, {{2, 0, -1}, {0, 3, -1}}, {{0, 2, 3, -1}, {3, 2, -1}},
+    static const int64_t dims[][2][4] = {{{0, 3, -1}, {3, 2, -1}}, {{2, 0, -1}, {0, 3, -1}},
+                                         {{0, 2, 3, -1}, {3, 2, -1}},
                                          {{2, 3, -1}, {0, 3, 2, -1}}, {{0, -1}, {0, -1}}, {{4, 0, -1}, {0, -1}}};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
-        gr_tensor *a = check_tensor(ctx, GR_F32, dims[i][0], -1, 1, &seed), *b = check_tensor(ctx, GR_F32, dims[i][1], -1, 1, &seed);
+        gr_tensor *a = check_tensor(ctx, GR_F32, dims[i][0], -1, 1, &seed);
+        gr_tensor *b = check_tensor(ctx, GR_F32, dims[i][1], -1, 1, &seed);
         check_matmul(a, b, 0);
         gr_release(a), gr_release(b);
     }
@@ -131,9 +136,11 @@ static void matmul_derivatives(void **state) {
     static const int64_t dims[][2][5] = {
         {{3, -1}, {3, -1}}, {{2, 3, -1}, {3, -1}}, {{3, -1}, {3, 2, -1}}, {{2, 3, -1}, {3, 4, -1}},
         {{2, 3, 4, -1}, {4, 2, -1}}, {{2, 3, -1}, {2, 3, 4, -1}}, {{2, 1, 2, 3, -1}, {3, 3, 2, -1}},
-        {{3, -1}, {2, 3, 2, -1}}, {{2, 2, 3, -1}, {3, -1}}, {{2, 2, 1, 3, -1}, {3, -1}}, {{2, 2, 3, -1}, {2, 3, 1, -1}}};
+        {{3, -1}, {2, 3, 2, -1}}, {{2, 2, 3, -1}, {3, -1}}, {{2, 2, 1, 3, -1}, {3, -1}},
+        {{2, 2, 3, -1}, {2, 3, 1, -1}}};
     for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
-        gr_tensor *a = check_tensor(ctx, GR_F64, dims[i][0], -1, 1, &seed), *b = check_tensor(ctx, GR_F64, dims[i][1], -1, 1, &seed);
+        gr_tensor *a = check_tensor(ctx, GR_F64, dims[i][0], -1, 1, &seed);
+        gr_tensor *b = check_tensor(ctx, GR_F64, dims[i][1], -1, 1, &seed);
         check_gradients(ctx, "matmul", 2, GRI_TENSORS(a, b), NULL, 3);
         check_gradients(ctx, "matmul", 2, GRI_TENSORS(a, b), NULL, 1);
         check_gradients(ctx, "matmul", 2, GRI_TENSORS(a, b), NULL, 2);
@@ -141,80 +148,106 @@ static void matmul_derivatives(void **state) {
     }
 }
 
-/* ---- linear ----------------------------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------------------------- */
+
+/* All operands and results of linear, and what the results should be. */
+typedef struct layer {
+    gr_tensor *x, *w, *b, *y, *dx, *dw, *dy;
+    double *want_y, *want_dx, *want_dw;
+} layer;
+
+static layer random_layer(gr_dtype type) {
+    int64_t in = between(0, 12) ? between(1, 30) : 0, out = between(1, 20);
+    int64_t dims[4] = {between(0, 12) ? between(1, 4) : 0, between(1, 3), between(1, 4)}, weight[2] = {out, in};
+    int lead = (int)between(0, 3);
+    layer l = {.w = random_tensor(type, 2, weight, (int)between(0, 3))};
+    l.dw = random_tensor(type, 2, weight, (int)between(0, 2));
+    if (between(0, 1)) l.b = random_tensor(type, 1, &out, (int)between(0, 2));
+    dims[lead] = in;
+    l.x = random_tensor(type, lead + 1, dims, (int)between(0, 3));
+    l.dx = random_tensor(type, lead + 1, dims, (int)between(0, 2));
+    dims[lead] = out;
+    l.y = random_tensor(type, lead + 1, dims, (int)between(0, 2));
+    l.dy = random_tensor(type, lead + 1, dims, (int)between(0, 3));
+    l.want_y = calloc((size_t)l.y->numel + 1, sizeof *l.want_y);
+    l.want_dx = calloc((size_t)l.x->numel + 1, sizeof *l.want_dx);
+    l.want_dw = calloc((size_t)l.w->numel + 1, sizeof *l.want_dw);
+    return l;
+}
+
+static void sum_layer(const layer *l) {
+    int64_t out = l->w->dims[0], in = l->w->dims[1], rows = l->y->numel / out;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t o = 0; o < out; o++) {
+            double dy = check_get(l->dy, r * out + o);
+            if (l->b) l->want_y[r * out + o] = check_get(l->b, o);
+            for (int64_t e = 0; e < in; e++) {
+                double x = check_get(l->x, r * in + e), w = check_get(l->w, o * in + e);
+                l->want_y[r * out + o] += x * w;
+                l->want_dx[r * in + e] += dy * w;
+                l->want_dw[o * in + e] += dy * x;
+            }
+        }
+}
 
 static void linear_and_its_gradients_are_their_sums(void **state) {
     (void)state;
     for (int i = 0; i < 300; i++) {
-        int64_t in = between(0, 12) ? between(1, 30) : 0, out = between(1, 20), dims[4] = {between(0, 12) ? between(1, 4) : 0, between(1, 3), between(1, 4)};
-        int lead = (int)between(0, 3);
-        int64_t rows = gri_product(lead, dims);
-        gr_dtype type = i % 2 ? GR_F32 : GR_F64;
-        double tol = type == GR_F32 ? 2e-5 : 1e-14;
-        dims[lead] = in;
-        gr_tensor *x = random_tensor(type, lead + 1, dims, (int)between(0, 3)), *dx = random_tensor(type, lead + 1, dims, (int)between(0, 2));
-        dims[lead] = out;
-        gr_tensor *y = random_tensor(type, lead + 1, dims, (int)between(0, 2)), *dy = random_tensor(type, lead + 1, dims, (int)between(0, 3));
-        gr_tensor *w = random_tensor(type, 2, (int64_t[]){out, in}, (int)between(0, 3)), *dw = random_tensor(type, 2, (int64_t[]){out, in}, (int)between(0, 2));
-        gr_tensor *b = between(0, 1) ? random_tensor(type, 1, &out, (int)between(0, 2)) : NULL;
-        double *sy = calloc((size_t)(rows * out) + 1, 8), *sx = calloc((size_t)(rows * in) + 1, 8), *sw = calloc((size_t)(out * in) + 1, 8);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t o = 0; o < out; o++) {
-                if (b) sy[r * out + o] = check_get(b, o);
-                for (int64_t e = 0; e < in; e++) {
-                    sy[r * out + o] += check_get(x, r * in + e) * check_get(w, o * in + e);
-                    sx[r * in + e] += check_get(dy, r * out + o) * check_get(w, o * in + e);
-                    sw[o * in + e] += check_get(dy, r * out + o) * check_get(x, r * in + e);
-                }
-            }
-        check_op(&gri_op_linear, 3, GRI_TENSORS(x, w, b), y, sy, tol);
-        check_op(&gri_op_linear_input_grad, 2, GRI_TENSORS(dy, w), dx, sx, tol);
-        check_op(&gri_op_linear_weight_grad, 2, GRI_TENSORS(dy, x), dw, sw, tol);
-        free(sy), free(sx), free(sw);
-        gr_release(x), gr_release(dx), gr_release(y), gr_release(dy), gr_release(w), gr_release(dw), gr_release(b);
+        double tol = i % 2 ? 2e-5 : 1e-14;
+        layer l = random_layer(i % 2 ? GR_F32 : GR_F64);
+        sum_layer(&l);
+        check_op(&gri_op_linear, 3, GRI_TENSORS(l.x, l.w, l.b), l.y, l.want_y, tol);
+        check_op(&gri_op_linear_input_grad, 2, GRI_TENSORS(l.dy, l.w), l.dx, l.want_dx, tol);
+        check_op(&gri_op_linear_weight_grad, 2, GRI_TENSORS(l.dy, l.x), l.dw, l.want_dw, tol);
+        free(l.want_y), free(l.want_dx), free(l.want_dw);
+        gr_release(l.x), gr_release(l.w), gr_release(l.b), gr_release(l.y);
+        gr_release(l.dx), gr_release(l.dw), gr_release(l.dy);
     }
 }
 
 static void linear_derivatives(void **state) {
     (void)state;
-    static const int64_t x[][4] = {{3, -1}, {4, 3, -1}, {2, 2, 3, -1}};
-    static const int64_t y[][4] = {{2, -1}, {4, 2, -1}, {2, 2, 2, -1}};
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++) {
-        gr_tensor *in[] = {check_tensor(ctx, GR_F64, x[i], -1, 1, &seed), check_tensor(ctx, GR_F64, CHECK_DIMS(2, 3), -1, 1, &seed),
-                           check_tensor(ctx, GR_F64, CHECK_DIMS(2), -1, 1, &seed)}, *dy = check_tensor(ctx, GR_F64, y[i], -1, 1, &seed);
-        check_gradients(ctx, "linear", 3, in, NULL, 7);
-        check_gradients(ctx, "linear", 2, in, NULL, 3);
-        check_gradients(ctx, "linear_input_grad", 2, GRI_TENSORS(dy, in[1]), NULL, 3);
-        check_gradients(ctx, "linear_weight_grad", 2, GRI_TENSORS(dy, in[0]), NULL, 3);
-        for (int k = 0; k < 3; k++) gr_release(in[k]);
-        gr_release(dy);
+    static const int64_t dims[][2][4] = {{{3, -1}, {2, -1}}, {{4, 3, -1}, {4, 2, -1}},
+                                         {{2, 2, 3, -1}, {2, 2, 2, -1}}};
+    for (size_t i = 0; i < sizeof dims / sizeof *dims; i++) {
+        gr_tensor *x = check_tensor(ctx, GR_F64, dims[i][0], -1, 1, &seed);
+        gr_tensor *dy = check_tensor(ctx, GR_F64, dims[i][1], -1, 1, &seed);
+        gr_tensor *w = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 3), -1, 1, &seed);
+        gr_tensor *b = check_tensor(ctx, GR_F64, CHECK_DIMS(2), -1, 1, &seed);
+        check_gradients(ctx, "linear", 3, GRI_TENSORS(x, w, b), NULL, 7);
+        check_gradients(ctx, "linear", 2, GRI_TENSORS(x, w), NULL, 3);
+        check_gradients(ctx, "linear_input_grad", 2, GRI_TENSORS(dy, w), NULL, 3);
+        check_gradients(ctx, "linear_weight_grad", 2, GRI_TENSORS(dy, x), NULL, 3);
+        gr_release(x), gr_release(dy), gr_release(w), gr_release(b);
     }
 }
 
 /* A weight used twice: the second contribution is added to the first where it lies. */
 static void shared_weights_add_up(void **state) {
     (void)state;
-    gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(4, 3), -1, 1, &seed), *w = check_tensor(ctx, GR_F64, CHECK_DIMS(3, 3), -1, 1, &seed);
-    gr_tensor *h, *y, *sum, *once, *half[2];
+    gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(4, 3), -1, 1, &seed), *h, *y, *sum, *plain, *dh, *part[2];
+    gr_tensor *w = check_tensor(ctx, GR_F64, CHECK_DIMS(3, 3), -1, 1, &seed);
+    gr_tensor *ones = check_tensor(ctx, GR_F64, CHECK_DIMS(4, 3), 1, 1, &seed);
     check_ok(ctx, gr_tensor_set_requires_grad(w, true));
     check_ok(ctx, GRI_APPLY(ctx, &h, linear, x, w));
     check_ok(ctx, GRI_APPLY(ctx, &y, linear, h, w));
     check_ok(ctx, GRI_APPLY(ctx, &sum, sum, y));
     check_ok(ctx, gr_backward(sum, NULL));
-    once = gr_tensor_grad_peek(w);
-    gr_tensor *one = check_values(ctx, GR_F64, CHECK_DIMS(4, 3), (double[]){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}), *dh, *plain;
     check_ok(ctx, gr_tensor_detach(h, &plain));
     gr_set_grad_enabled(ctx, false);
-    check_ok(ctx, GRI_APPLY(ctx, &half[0], linear_weight_grad, one, plain));
-    check_ok(ctx, GRI_APPLY(ctx, &dh, linear_input_grad, one, w));
-    check_ok(ctx, GRI_APPLY(ctx, &half[1], linear_weight_grad, dh, x));
+    check_ok(ctx, GRI_APPLY(ctx, &part[0], linear_weight_grad, ones, plain));
+    check_ok(ctx, GRI_APPLY(ctx, &dh, linear_input_grad, ones, w));
+    check_ok(ctx, GRI_APPLY(ctx, &part[1], linear_weight_grad, dh, x));
     gr_set_grad_enabled(ctx, true);
-    for (int64_t i = 0; i < 9; i++) assert_true(fabs(check_get(once, i) - check_get(half[0], i) - check_get(half[1], i)) < 1e-13);
-    gr_release(x), gr_release(w), gr_release(h), gr_release(y), gr_release(sum), gr_release(one), gr_release(plain);
-    gr_release(dh), gr_release(half[0]), gr_release(half[1]);
+    for (int64_t i = 0; i < 9; i++) {
+        double want = check_get(part[0], i) + check_get(part[1], i);
+        assert_true(fabs(check_get(gr_tensor_grad_peek(w), i) - want) < 1e-13);
+    }
+    gr_release(x), gr_release(w), gr_release(h), gr_release(y), gr_release(sum), gr_release(ones), gr_release(plain);
+    gr_release(dh), gr_release(part[0]), gr_release(part[1]);
 }
 
-/* ---- the same bits; what is refused ----------------------------------------------------------------------------- */
+/* ---- the same bits; what is refused ---------------------------------------------------------------------------- */
 
 static void threads_do_not_show(void **state) {
     (void)state;
@@ -226,9 +259,9 @@ static void threads_do_not_show(void **state) {
         for (int t = 0; t < 3; t++) {
             ctx = of[t] = check_ctx(t + 1, NULL);
             uint64_t same = 11;
-            gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(sizes[i][0], sizes[i][1]), -1, 1, &same), **y = kept[t];
+            gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(sizes[i][0], sizes[i][1]), -1, 1, &same);
             gr_tensor *w = check_tensor(ctx, GR_F32, CHECK_DIMS(sizes[i][2], sizes[i][1]), -1, 1, &same);
-            gr_tensor *b = check_tensor(ctx, GR_F32, CHECK_DIMS(sizes[i][2]), -1, 1, &same);
+            gr_tensor *b = check_tensor(ctx, GR_F32, CHECK_DIMS(sizes[i][2]), -1, 1, &same), **y = kept[t];
             check_ok(ctx, GRI_APPLY(ctx, &y[0], linear, x, w, b));
             check_ok(ctx, GRI_APPLY(ctx, &y[1], linear_input_grad, y[0], w));
             check_ok(ctx, GRI_APPLY(ctx, &y[2], linear_weight_grad, y[0], x));
@@ -261,20 +294,26 @@ static void mistakes_are_named(void **state) {
     gr_tensor *one = check_tensor(ctx, GR_F32, CHECK_DIMS(-1), 0, 0, &none);
     gr_tensor *batch = check_tensor(ctx, GR_F32, CHECK_DIMS(3, 784, 2), 0, 0, &none);
     gr_tensor *other = check_tensor(ctx, GR_F32, CHECK_DIMS(2, 5, 784), 0, 0, &none);
-    check_refused(&gri_op_linear, 2, GRI_TENSORS(flat, small), "linear: input has 784 features, expected 512 [64,784]");
+    check_refused(&gri_op_linear, 2, GRI_TENSORS(flat, small),
+                  "linear: input has 784 features, expected 512 [64,784]");
     check_refused(&gri_op_linear, 2, GRI_TENSORS(images, w),
                   "linear: input has 28 features, expected 784 [64,1,28,28]; did you flatten (N,1,28,28)?");
-    check_refused(&gri_op_linear, 3, GRI_TENSORS(flat, w, flat), "linear: bias is f32[64,784], expected [10] for a weight of f32[10,784]");
+    check_refused(&gri_op_linear, 3, GRI_TENSORS(flat, w, flat),
+                  "linear: bias is f32[64,784], expected [10] for a weight of f32[10,784]");
     check_refused(&gri_op_linear, 2, GRI_TENSORS(whole, w),
                   "linear: input 1 is i64[64,784], expected f32 or f64; convert it with :to(\"f32\")");
-    check_refused(&gri_op_linear, 2, GRI_TENSORS(one, w), "linear: input is a single value, expected at least one dimension");
-    check_refused(&gri_op_linear, 2, GRI_TENSORS(flat, images), "linear: weight is f32[64,1,28,28], expected 2 dimensions (out, in)");
+    check_refused(&gri_op_linear, 2, GRI_TENSORS(one, w),
+                  "linear: input is a single value, expected at least one dimension");
+    check_refused(&gri_op_linear, 2, GRI_TENSORS(flat, images),
+                  "linear: weight is f32[64,1,28,28], expected 2 dimensions (out, in)");
     check_refused(&gri_op_matmul, 2, GRI_TENSORS(flat, small),
                   "matmul: f32[64,784] times f32[10,512]: the first has 784 columns, the second 10 rows");
     check_refused(&gri_op_matmul, 2, GRI_TENSORS(other, batch),
                   "matmul: f32[2,5,784] times f32[3,784,2]: the leading dimensions do not broadcast");
-    check_refused(&gri_op_matmul, 2, GRI_TENSORS(one, flat), "matmul: f32[] times f32[64,784]: a single value is no matrix; use mul");
-    gr_release(images), gr_release(flat), gr_release(w), gr_release(small), gr_release(whole), gr_release(one), gr_release(batch), gr_release(other);
+    check_refused(&gri_op_matmul, 2, GRI_TENSORS(one, flat),
+                  "matmul: f32[] times f32[64,784]: a single value is no matrix; use mul");
+    gr_release(images), gr_release(flat), gr_release(w), gr_release(small), gr_release(whole);
+    gr_release(one), gr_release(batch), gr_release(other);
 }
 
 int main(void) {
