@@ -232,6 +232,7 @@ static const gr_case place_cases[] = {
     {.in = "2", .attrs = "shape={5}, dim=1, start=2, step=2", .give = "{1,2}", .want = "{0,1,0,2,0}"},
     {.in = "2", .attrs = "shape={2,3}, dim=2, start=3", .give = "{1,2}", .want = "{{0,0,1},{0,0,2}}"},
     {.in = "2,2,3", .attrs = "shape={2,5,3}, dim=2, start=1, step=3"},
+    {.in = "3,4", .attrs = "shape={3,9}, dim=2, start=2"},
     {0}};
 
 GR_OP(place) = {

@@ -22,6 +22,8 @@ static const gr_attr to_attrs[] = {
 static const gr_case to_cases[] = {
     {.in = "3", .attrs = "dtype='f64'", .give = "{1.5, -2, 0}", .want = "{1.5, -2, 0}"},
     {.in = "3", .attrs = "dtype='i64'", .give = "{1.5, -2.75, 3}", .want = "{1, -2, 3}", .no_grad = true},
+    {.in = "3,5", .attrs = "dtype='f32'", .no_grad = true},
+    {.in = "3,5", .attrs = "dtype='f64'"},
     {0}};
 
 GR_OP(to) = {
