@@ -234,8 +234,8 @@ static gr_status linear_weight_grad_forward(gri_call *c) {
     GR_TRY(linear_open(c->in[0], &dy));
     gr_status s = linear_open(c->in[1], &x);
     if (s == GR_OK) {
-        gri_gemm g = {.dtype = GRI_REAL, .m = v->dims[0], .n = v->dims[1], .k = x.rows, .beta = c->mode == GRI_ADD,
-                      .a = dy.dense->data, .rsa = dy.cs, .csa = dy.rs,
+        gri_gemm g = {.dtype = GRI_REAL, .m = v->dims[0], .n = v->dims[1], .k = x.rows,
+                      .beta = c->mode == GRI_ADD, .a = dy.dense->data, .rsa = dy.cs, .csa = dy.rs,
                       .b = x.dense->data, .rsb = x.rs, .csb = x.cs,
                       .c = v->data, .rsc = v->strides[0], .csc = v->strides[1]};
         gri_gemm_run(c->ctx, &g);
