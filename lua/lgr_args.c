@@ -97,11 +97,18 @@ static int64_t args_integer(lua_State *L, const char *who, const gr_attr *a, int
     return v;
 }
 
+static const char *args_number(lua_State *L, double v) { /* as a script would write it; left on the stack */
+    if (v == (double)(lua_Integer)v) return lua_pushfstring(L, "%I", (LUAI_UACINT)v);
+    return lua_pushfstring(L, "%f", v);
+}
+
 static void args_range(lua_State *L, const char *who, const gr_attr *a, double v) {
-    if (a->min == 0 && a->max == 0) return;
-    if (v >= a->min && v <= a->max) return;
-    if (isinf(a->max)) luaL_error(L, "%s: %s is %f, expected at least %f", who, a->name, v, a->min);
-    luaL_error(L, "%s: %s is %f, expected %f to %f", who, a->name, v, a->min, a->max);
+    if ((a->min == 0 && a->max == 0) || (v >= a->min && v <= a->max)) return;
+    const char *got = v == v && !isinf(v) ? args_number(L, v) : lua_pushfstring(L, "%f", v);
+    if (isinf(a->max) || a->max >= 1e9)
+        luaL_error(L, "%s: %s is %s, expected at least %s", who, a->name, got, args_number(L, a->min));
+    luaL_error(L, "%s: %s is %s, expected %s to %s", who, a->name, got, args_number(L, a->min),
+               args_number(L, a->max));
 }
 
 static int64_t args_from_one(lua_State *L, const char *who, const gr_attr *a, int64_t v) {
