@@ -1,23 +1,24 @@
 /* Matrix products: which kernel, where to cut. The only file that includes blis.h.
  *
  * Three ways to compute a product, chosen by its shape and strides:
- *   own    ops/gemm_small.c: up to middling sizes, and every layout that BLIS must not see;
- *   dots   BLIS's small-matrix path (`sup`): one side thin and both operands contiguous along k;
- *   large  BLIS's packing path, `sup` off.
- * BLIS is called with one thread per piece, on strides that blas_plain has looked at: its typed interface
- * does not check them.
+ *   own    ops/gemm_small.c, tiles: up to middling sizes, and every layout that BLIS must not see;
+ *   dots   the same file, sums along k: one side thin and both operands contiguous along k;
+ *   large  BLIS, one thread per piece, on strides that blas_plain has looked at: its typed interface does not
+ *          check them.
+ * BLIS's own path for small matrices (`sup`) is always off: in 0.9 it reads beyond its operands. Of 6000 random
+ * products with an unmapped page behind each matrix 197 in f32 touched one, with `sup` off none.
  *
  * A product is cut by its shape alone, and always computed in those pieces: the bits do not depend on the
- * number of threads. (Cutting `sup` products elsewhere changes their bits; the other two ways' bits do not
- * even depend on the cut.) */
+ * number of threads. (They do not even depend on the cut, as far as was seen.) */
 #include "blas.h"
 
 #include <blis.h>
 
 #include "op.h"
 
-extern const gri_small_gemm gri_kernel_gemm_small_generic_f32;
+extern const gri_small_gemm gri_kernel_gemm_small_generic_f32, gri_kernel_gemm_dots_generic_f32;
 GRI_KERNEL_TABLE(gri_small_gemm, gemm_small)
+GRI_KERNEL_TABLE(gri_small_gemm, gemm_dots)
 
 typedef enum blas_way { BLAS_OWN, BLAS_DOTS, BLAS_LARGE } blas_way;
 
@@ -57,35 +58,36 @@ static gri_gemm blas_normal(const gri_gemm *given, bool *turned) {
 /* ---- one product ------------------------------------------------------------------------------------------ */
 
 /* GF/s on one Zen 4 core with 512 bits, f32, x W^T / dy W / dy^T x:
- *                     own              large            sup
- *   64x64x64         98 106 106       60  61  61       64 103 101
- *   64x256x784      100 110 110       94  95  94      100 110 108
- *   256x784x64      104 106 106      102 103 102       67 112 105
- *   64x128x3136      98 111 111       90  91  91       92 114 110
- *   2048x64x784     110 111 101       95  94  73      101 110  90
- *   2048x128x512    110 112 106      102 102  90      102 109  88
- *   128x1024x1024    94 100 100       99 100 100       53  92  75
- *   256x2048x784     95  98  97      105 104 104      100  94  86
- *   2048x2048x256    97  98  98      110 111 110      110 110 110
- *   256x4x256        43  43  98       16  17  15       91  42  36
- *   2048x10x256      65  65  95       44  44  22       97  52  26
- * A tall a by columns, deep and far apart, defeats own in other cases (2048x64x784 in f64: 23 against 38). */
+ *                     own             large
+ *   64x64x64         98 106 106       60  61  61
+ *   64x256x784      100 110 110       94  95  94
+ *   256x784x64      104 106 106      102 103 102
+ *   64x128x3136      98 111 111       90  91  91
+ *   2048x64x784     110 111 101       95  94  73   in f64 own: 50 38 23, large: 44 44 39
+ *   2048x128x512    110 112 106      102 102  90
+ *   128x1024x1024    94 100 100       99 100 100
+ *   256x2048x784     95  98  97      105 104 104
+ *   2048x2048x256    97  98  98      110 111 110
+ * and x W^T            own   dots  large
+ *   256x1x784          14    50      4
+ *   256x4x256          44    67     16
+ *   256x10x784         63    78     35 */
 static blas_way blas_choose(gri_isa isa, const gri_gemm *g) {
-    int64_t volume = g->m * g->n * g->k;
+    int64_t volume = g->m * g->n * g->k, thin = blas_min(g->m, g->n);
     if (!blas_plain(g->m, g->k, g->rsa, g->csa) || !blas_plain(g->k, g->n, g->rsb, g->csb) ||
         !blas_plain(g->m, g->n, g->rsc, g->csc))
         return BLAS_OWN;
-    if (blas_min(g->m, g->n) <= 12 && g->csa == 1 && g->rsb == 1) return volume > 8192 ? BLAS_DOTS : BLAS_OWN;
+    if (thin <= 10 && g->k >= 32 * thin && g->csa == 1 && g->rsb == 1) return BLAS_DOTS;
     if (isa == GRI_GENERIC) return volume <= 32 * 32 * 32 ? BLAS_OWN : BLAS_LARGE;
     return volume <= 1 << 25 || g->m <= 64 || (g->n <= 128 && g->csa == 1) ? BLAS_OWN : BLAS_LARGE;
 }
 
-static void blas_blis(const gri_gemm *g, bool sup) {
+static void blas_blis(const gri_gemm *g) {
     rntm_t r;
     bli_rntm_init(&r);
     bli_rntm_set_num_threads_only(1, &r);
     bli_rntm_set_ways_only(1, 1, 1, 1, 1, &r);
-    bli_rntm_set_l3_sup(sup, &r);
+    bli_rntm_set_l3_sup(FALSE, &r);
     if (g->dtype == GR_F32) {
         float one = 1, beta = (float)g->beta;
         bli_sgemm_ex(BLIS_NO_TRANSPOSE, BLIS_NO_TRANSPOSE, g->m, g->n, g->k, &one, (void *)(uintptr_t)g->a, g->rsa,
@@ -97,12 +99,14 @@ static void blas_blis(const gri_gemm *g, bool sup) {
     }
 }
 
+static int blas_variant(gri_isa isa, const gri_gemm *g) { return (g->dtype == GR_F32 ? 0 : GRI_ISAS) + (int)isa; }
+
 /* A small product with a thin side leaves half of a 512-bit vector empty: 100x5x10 takes 0.46 us with 256
  * bits, 0.9 with 512. Both sum in the same order with the same roundings. */
-static gri_small_gemm blas_small(gri_isa isa, const gri_gemm *g) {
+static void blas_own(gri_isa isa, const gri_gemm *g) {
     int64_t bytes = blas_min(g->m, g->n) * (g->dtype == GR_F32 ? 4 : 8);
     if (isa == GRI_AVX512 && bytes > 8 && bytes <= 32 && g->m * g->n * g->k <= 1 << 16) isa = GRI_AVX2;
-    return *gemm_small_kernels[(g->dtype == GR_F32 ? 0 : GRI_ISAS) + (int)isa];
+    (*gemm_small_kernels[blas_variant(isa, g)])(g);
 }
 
 /* c = beta * c, for k = 0. */
@@ -119,8 +123,9 @@ static void blas_scale(const gri_gemm *g) {
 static void blas_product(gri_isa isa, const gri_gemm *g, blas_way way) {
     if (g->m == 0 || g->n == 0) return;
     if (g->k == 0) blas_scale(g);
-    else if (way == BLAS_OWN) blas_small(isa, g)(g);
-    else blas_blis(g, way == BLAS_DOTS);
+    else if (way == BLAS_OWN) blas_own(isa, g);
+    else if (way == BLAS_DOTS) (*gemm_dots_kernels[blas_variant(isa, g)])(g);
+    else blas_blis(g);
 }
 
 void gri_gemm_piece(gri_isa isa, const gri_gemm *given) {

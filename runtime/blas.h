@@ -17,7 +17,7 @@ typedef struct gri_gemm {
     int beta;
 } gri_gemm;
 
-/* How ops/gemm_small.c computes one for a CPU variant. */
+/* How ops/gemm_small.c computes one, for a CPU variant and a dtype. */
 typedef void (*gri_small_gemm)(const gri_gemm *g);
 
 void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g);

@@ -198,13 +198,16 @@ static double gemm_cost(const gri_gemm *g) {
     return m * vecs * k + pack + blocks * scatter;
 }
 
+/* The same product seen from the other side: c^T = b^T a^T. */
+static gri_gemm gemm_turned(const gri_gemm *g) {
+    return (gri_gemm){.dtype = g->dtype, .m = g->n, .n = g->m, .k = g->k, .a = g->b, .rsa = g->csb, .csa = g->rsb,
+                      .b = g->a, .rsb = g->csa, .csb = g->rsa, .c = g->c, .rsc = g->csc, .csc = g->rsc,
+                      .beta = g->beta};
+}
+
 static void gemm_small_forward(const gri_gemm *g) {
-    gri_gemm t = *g; /* the same product seen from the other side: c^T = b^T a^T */
-    t.m = g->n, t.n = g->m;
-    t.a = g->b, t.rsa = g->csb, t.csa = g->rsb;
-    t.b = g->a, t.rsb = g->csa, t.csb = g->rsa;
-    t.rsc = g->csc, t.csc = g->rsc;
-    if (gemm_cost(&t) < gemm_cost(g)) g = &t;
+    const gri_gemm turned = gemm_turned(g);
+    if (gemm_cost(&turned) < gemm_cost(g)) g = &turned;
     for (int64_t j = 0; j < g->n; j += GEMM_WIDTH) {
         int width = (int)(g->n - j < GEMM_WIDTH ? g->n - j : GEMM_WIDTH);
         for (int64_t p = 0; p < g->k; p += GEMM_DEPTH)
@@ -212,3 +215,96 @@ static void gemm_small_forward(const gri_gemm *g) {
     }
 }
 GRI_EXPORT(gri_small_gemm, gemm_small)
+
+/* ---- dot products ----------------------------------------------------------------------------------------- */
+
+#define GEMM_DOT_ROWS 4
+
+#ifdef GRI_F64
+typedef int64_t gemm_int;
+#else
+typedef int32_t gemm_int;
+#endif
+typedef gemm_int gemm_mask __attribute__((vector_size(GEMM_BYTES)));
+
+/* Ones in the last n lanes. */
+static inline gemm_mask gemm_last(int64_t n) {
+    gemm_mask lane;
+    for (int i = 0; i < GEMM_LANES; i++) lane[i] = i;
+    return lane >= (gemm_int)(GEMM_LANES - n);
+}
+static inline gemm_vec gemm_load_last(const real *p, gemm_mask mask) {
+    return (gemm_vec)((gemm_mask)gemm_load(p) & mask);
+}
+
+static inline real gemm_sum(gemm_vec v) {
+    real lanes[GEMM_LANES];
+    gemm_store(lanes, v, false);
+    gemm_quad sum = gemm_load_quad(lanes);
+    for (int i = GEMM_QUAD; i < GEMM_LANES; i += GEMM_QUAD) sum += gemm_load_quad(lanes + i);
+    gemm_store_quad(lanes, sum, false);
+    return GEMM_QUAD == 4 ? (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) : lanes[0] + lanes[1];
+}
+
+/* c[rows, cols] (+)= a[rows, k] b[k, cols], cols 1 or 2. What is left of k when it is no multiple of the lanes
+ * comes from the last whole vector, with zeros for what has been counted. */
+static inline __attribute__((always_inline)) void gemm_dot_tile(const gri_gemm *g, const real *a, const real *b,
+                                                                real *c, const int rows, const int cols) {
+    gemm_vec acc[GEMM_DOT_ROWS][2];
+    const int64_t rsa = g->rsa, csb = cols > 1 ? g->csb : 0, k = g->k, whole = k / GEMM_LANES * GEMM_LANES;
+    for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = (gemm_vec){0};
+    for (int64_t p = 0; p < whole; p += GEMM_LANES) {
+        gemm_vec y0 = gemm_load(b + p), y1 = gemm_load(b + p + csb);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) {
+            gemm_vec x = gemm_load(a + p + i * rsa);
+            acc[i][0] += x * y0;
+            if (cols > 1) acc[i][1] += x * y1;
+        }
+    }
+    if (whole < k) {
+        const gemm_mask mask = gemm_last(k - whole);
+        const int64_t p = k - GEMM_LANES;
+        gemm_vec y0 = gemm_load_last(b + p, mask), y1 = gemm_load_last(b + p + csb, mask);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) {
+            gemm_vec x = gemm_load_last(a + p + i * rsa, mask);
+            acc[i][0] += x * y0;
+            if (cols > 1) acc[i][1] += x * y1;
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < cols; j++) {
+            real *to = c + i * g->rsc + j * g->csc, sum = gemm_sum(acc[i][j]);
+            *to = g->beta ? *to + sum : sum;
+        }
+}
+
+static void gemm_dot(const gri_gemm *g, const real *a, const real *b, real *c, int64_t rows, int64_t cols) {
+    switch (rows * 2 + cols - 1) {
+    case 2: gemm_dot_tile(g, a, b, c, 1, 1); break;
+    case 3: gemm_dot_tile(g, a, b, c, 1, 2); break;
+    case 4: gemm_dot_tile(g, a, b, c, 2, 1); break;
+    case 5: gemm_dot_tile(g, a, b, c, 2, 2); break;
+    case 6: gemm_dot_tile(g, a, b, c, 3, 1); break;
+    case 7: gemm_dot_tile(g, a, b, c, 3, 2); break;
+    case 8: gemm_dot_tile(g, a, b, c, 4, 1); break;
+    default: gemm_dot_tile(g, a, b, c, 4, 2); break;
+    }
+}
+
+/* The same product by sums along k, where there are few columns: no panel of b to pay for, no lanes left empty.
+ * csa = rsb = 1, k >= GEMM_LANES. The order of a sum depends on k and the variant alone, again. */
+static void gemm_dots_forward(const gri_gemm *g) {
+    const gri_gemm turned = gemm_turned(g);
+    if (g->m < g->n) g = &turned;
+    for (int64_t i = 0; i < g->m; i += GEMM_DOT_ROWS) {
+        int64_t rows = g->m - i < GEMM_DOT_ROWS ? g->m - i : GEMM_DOT_ROWS;
+        for (int64_t j = 0; j < g->n; j += 2)
+            gemm_dot(g, (const real *)g->a + i * g->rsa, (const real *)g->b + j * g->csb,
+                     (real *)g->c + i * g->rsc + j * g->csc, rows, g->n - j < 2 ? 1 : 2);
+    }
+}
+GRI_EXPORT(gri_small_gemm, gemm_dots)

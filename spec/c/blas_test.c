@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "blas.h"
 
@@ -272,7 +274,7 @@ static void empty_dims(void **state) {
 }
 
 /* Shapes that take each of the ways. */
-static const int64_t way_shapes[][3] = {{6, 5, 4}, {64, 64, 64}, {40, 8, 300}, {2, 300, 300}, {330, 320, 330}};
+static const int64_t way_shapes[][3] = {{6, 5, 4}, {64, 64, 64}, {40, 8, 300}, {2, 300, 301}, {330, 320, 330}};
 #define WAYS ((int)(sizeof way_shapes / sizeof *way_shapes))
 
 static void beta_zero_does_not_read_c(void **state) {
@@ -315,6 +317,45 @@ static void nan_and_infinity_spread(void **state) {
                 }
         }
         free(a.raw), free(b.raw), free(c.raw);
+    }
+}
+
+/* A matrix between two pages nobody may touch, close to the one behind it or to the one in front of it. The
+ * sanitizers do not see into BLIS. */
+static matrix fenced_matrix(gr_dtype t, int64_t rows, int64_t cols, bool by_rows, bool behind, void **map,
+                            size_t *all) {
+    int64_t lead = (by_rows ? cols : rows) + between(0, 5);
+    matrix m = {.dtype = t, .rows = rows, .cols = cols, .rs = by_rows ? lead : 1, .cs = by_rows ? 1 : lead};
+    m.size = 1 + (rows - 1) * m.rs + (cols - 1) * m.cs;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (size_t)m.size * gr_dtype_size(t);
+    size_t inner = (bytes + page - 1) / page * page;
+    *all = inner + 2 * page;
+    char *p = mmap(NULL, *all, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_ptr_not_equal(p, MAP_FAILED);
+    assert_int_equal(mprotect(p + page, inner, PROT_READ | PROT_WRITE), 0);
+    m.raw = m.data = p + page + (behind ? inner - bytes : 0);
+    *map = p;
+    return m;
+}
+
+static void nothing_outside_the_operands_is_touched(void **state) {
+    (void)state;
+    for (int i = 0; i < 1500; i++) {
+        bool large = i % 100 == 0, thin = between(0, 2) == 0;
+        int64_t m = large ? between(300, 400) : thin ? between(1, 12) : between(1, 100);
+        int64_t n = large ? between(300, 400) : between(0, 2) ? between(1, 100) : between(1, 12);
+        int64_t k = large ? between(300, 400) : between(1, 400);
+        gr_dtype t = i % 2 ? GR_F32 : GR_F64;
+        bool behind = between(0, 1);
+        void *map[3];
+        size_t size[3];
+        matrix a = fenced_matrix(t, m, k, between(0, 2), behind, &map[0], &size[0]);
+        matrix b = fenced_matrix(t, k, n, between(0, 1), behind, &map[1], &size[1]);
+        matrix c = fenced_matrix(t, m, n, between(0, 1), behind, &map[2], &size[2]);
+        gri_gemm g = product(&a, &b, &c, (int)between(0, 1));
+        for (int isa = 0; isa < GRI_ISAS; isa++)
+            if (contexts[isa][1]) gri_gemm_run(contexts[isa][1], &g);
+        for (int j = 0; j < 3; j++) munmap(map[j], size[j]);
     }
 }
 
@@ -431,6 +472,7 @@ int main(void) {
         cmocka_unit_test(empty_dims),
         cmocka_unit_test(beta_zero_does_not_read_c),
         cmocka_unit_test(nan_and_infinity_spread),
+        cmocka_unit_test(nothing_outside_the_operands_is_touched),
         cmocka_unit_test(batches),
         cmocka_unit_test(contexts_multiply_side_by_side),
     };
