@@ -1,6 +1,6 @@
 -- Every op there is, in every way design 8 names. The list and the cases are the descriptors' own.
 local gr = require "gradrun"
-local properties = require "spec.support.properties"
+local properties = require "spec.properties.all"
 
 local ops = gr.describe().ops
 

@@ -98,17 +98,16 @@ static gr_status slice_view(gri_call *c) {
     int64_t size = x->dims[dim], start = a->start < 0 ? a->start + size : a->start;
     int64_t stop = a->stop < 0 ? a->stop + size : a->stop;
     if (a->step < 1) return gr_fail(c->ctx, GR_ERR_ARG, "step %lld: it must be at least 1", (long long)a->step);
+    if (start < 0 || start > size) return narrow_fail(c, "start", a->start, dim);
     if (stop != start - 1) {
-        if (start < 0 || start >= size) return narrow_fail(c, "start", a->start, dim);
+        if (start == size) return narrow_fail(c, "start", a->start, dim);
         if (stop < 0 || stop >= size) return narrow_fail(c, "stop", a->stop, dim);
         if (stop < start)
             return gr_fail(c->ctx, GR_ERR_INDEX, "start %lld comes after stop %lld in dimension %d of %s",
                            narrow_shown(c, a->start), narrow_shown(c, a->stop), dim + c->ctx->index_base,
                            gri_tensor_text(x));
-    } else if (start < 0 || start > size) {
-        return narrow_fail(c, "start", a->start, dim);
     }
-    return narrow_part(c, dim, start, (stop - start + a->step) / a->step, a->step);
+    return narrow_part(c, dim, start, stop < start ? 0 : (stop - start) / a->step + 1, a->step);
 }
 
 static gr_status slice_backward(gri_grad *g) {
@@ -193,7 +192,8 @@ static gr_status place_shape(gri_call *c) {
     int64_t count = one ? 1 : fits ? dy->dims[dim] : 0;
     for (int d = 0; fits && d < a->shape.n; d++)
         if (d != dim && dy->dims[d - (one && d > dim)] != a->shape.v[d]) fits = false;
-    if (a->step < 1 || a->start < 0 || (count && a->start + (count - 1) * a->step >= a->shape.v[dim])) fits = false;
+    int64_t room = fits && a->start >= 0 ? a->shape.v[dim] - 1 - a->start : 0; /* (count - 1) step <= room, without overflow */
+    if (a->step < 1 || a->start < 0 || (count && room < 0) || (count > 1 && a->step > room / (count - 1))) fits = false;
     if (fits) return GR_OK;
     return gr_fail(c->ctx, GR_ERR_SHAPE,
                    "%s does not fit into dimension %d of %s from position %lld in steps of %lld",

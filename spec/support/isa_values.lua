@@ -3,7 +3,7 @@
 package.path = "./?.lua;" .. package.path
 local gr = require "gradrun"
 local cases = require "spec.support.cases"
-local properties = require "spec.support.properties"
+local enlarge = require "spec.support.enlarge"
 
 local out = assert(io.open(arg[1], "w"))
 gr.threads(1)
@@ -22,10 +22,10 @@ for _, op in ipairs(gr.describe().ops) do
   for index, case in ipairs(op.cases) do
     for _, dtype in ipairs { "f32", "f64" } do
       local inputs, attrs = cases.sample(op, case, dtype, index), cases.attrs(case)
-      write(op, index, dtype, "small", properties.everything(op, inputs, attrs))
+      write(op, index, dtype, "small", enlarge.everything(op, inputs, attrs))
       if not case.give then
-        local fits, large, large_attrs = pcall(properties.enlarged, op, case, dtype, 1500)
-        if fits then write(op, index, dtype, "large", properties.everything(op, large, large_attrs)) end
+        local fits, large, large_attrs = pcall(enlarge.enlarged, op, case, dtype, 1500)
+        if fits then write(op, index, dtype, "large", enlarge.everything(op, large, large_attrs)) end
       end
     end
   end
