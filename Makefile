@@ -12,7 +12,7 @@ BLISINC ?= /usr/include/$(ARCH)/blis-pthread
 LUAINC  ?= /usr/include/lua5.4
 LUALIB  ?= -llua5.4
 PACKAGES = gcc libc6-dev make liblua5.4-dev lua5.4 libblis-pthread-dev zlib1g-dev libcmocka-dev \
-           lua-busted lua-check dataset-fashion-mnist
+           lua-busted lua-check pkgconf dataset-fashion-mnist
 
 WARN   = -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
 CFLAGS = -std=c11 -D_GNU_SOURCE $(OPT) $(WARN) -fPIC -fvisibility=hidden -fno-math-errno -pthread -Iruntime -I$B/gen $(SAN)

@@ -266,7 +266,7 @@ describe("the interactive loop", function()
   end)
 
   it("stops a run and clears a line by Ctrl-C on a terminal", function()
-    if select(2, run "command -v script") ~= 0 then return pending "needs script(1)" end
+    if select(2, run "script -qec true /dev/null") ~= 0 then return pending "needs script(1) and a pseudo-terminal" end
     local out, code = run([[
       { sleep 0.5; printf 'n = 0 while true do n = n + 1 end\n'
         sleep 0.4; printf '\003'; sleep 0.3; printf 'print("kept", n > 0)\n'
