@@ -37,7 +37,7 @@ KOBJ    := $(foreach v,$(VARIANTS),$(KERNELS:runtime/%.c=$B/kernel/$v/%.o))
 COBJ    := $(CORE:runtime/%.c=$B/core/%.o) $B/gen/lists.o
 BOBJ    := $(BIND:lua/%.c=$B/lua/%.o) $B/gen/modules.o
 
-.PHONY: all run test deps help clean bench check-all layers install fuzz races
+.PHONY: all run test specs deps help clean bench check-all layers install fuzz races
 .DEFAULT_GOAL := all
 
 all: $B/gradrun $B/libgradrun.a $B/libgradrun.so $B/lua/gradrun/core.so $B/embed_host ## build everything
@@ -123,7 +123,9 @@ $B/c/fault_test: spec/c/fault_test.c $B/libgradrun.a
 $B/plain/c/fault_test: FORCE
 	@$(MAKE) -s B=$B/plain OPT=-O1 SAN="$(SAN) -DGRI_POOLED=0" $@
 
-test: all $B/libcore.a $(CTESTS) $B/runtime_test $B/plain/c/fault_test ## run every spec; the last line counts
+test: deps ## install what is missing, build, and run every spec; the last line counts
+	@$(MAKE) -s -j$$(nproc) specs
+specs: all $B/libcore.a $(CTESTS) $B/runtime_test $B/plain/c/fault_test
 	@GRADRUN_BUILD=$B SAN="$(SAN)" sh spec/run.sh $(SPECS) $(CTESTS) $B/plain/c/fault_test spec/layers.sh
 
 layers: $B/libcore.a ## who includes whom, and what a library must not do
