@@ -185,6 +185,12 @@ static int grad_func_call(lua_State *L) {
         if (!t) return luaL_error(L, "func: forward returned a %s, expected a tensor", luaL_typename(L, first + i));
         values[i] = t;
     }
+    lua_pushnil(L); /* what is saved for backward outlives the scope it was made in */
+    while (lua_next(L, 1)) {
+        lgr_box *saved = lgr_to_box(L, st, -1, LGR_TENSOR);
+        if (saved) lgr_leave_scope(saved);
+        lua_pop(L, 1);
+    }
     grad_func *f = lua_newuserdatauv(L, sizeof *f, 1);
     int func = lua_gettop(L);
     f->st = st;

@@ -205,6 +205,13 @@ describe("gr.func", function()
     assert.equal(14, x.grad:item())
   end)
 
+  it("keeps what it saved beyond the scope it was made in", function()
+    local x = leaf { 3 }
+    local loss = gr.scope(function() return cube(x * 1):sum() end)
+    loss:backward()
+    assert.equal(27, x.grad:item())
+  end)
+
   it("leaks nothing", function()
     local before = live()
     for _ = 1, 300 do
