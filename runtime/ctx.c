@@ -235,8 +235,8 @@ static void ctx_block_free(gr_ctx *ctx, void *p, size_t capacity) {
     ctx_system(ctx, ((void **)p)[-1], capacity + ctx_block_extra(ctx, capacity), 0);
 }
 
-/* Gives cached blocks back, the largest first, until no more than `keep` bytes are held; those of class `last` go
- * last, being what is asked for now. */
+/* Gives cached blocks back, the largest first, until no more than `keep` bytes are held; those of class `last`,
+ * the one being filled, go last. */
 static void ctx_evict(gr_ctx *ctx, size_t keep, int last) {
     for (int i = GRI_BLOCK_CLASSES; i >= 0; i--) {
         int c = i ? i - 1 : last;
