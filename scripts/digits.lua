@@ -1,4 +1,4 @@
--- Hand-written digits, 8×8 pixels: the small real data set that is shipped (scripts/data/). About two seconds.
+-- Hand-written digits, 8×8 pixels: the small real data set that is shipped (scripts/data/). Under a second.
 --   gradrun scripts/digits.lua [--epochs 30]
 local gr = require "gradrun"
 local cli = require "gradrun.cli"
