@@ -29,21 +29,22 @@ printf '%s\n' "$@" | xargs -P "$JOBS" -n 1 sh "$0" --one
 for f in "$@"; do
     at=$out/$(basename "$f" .lua)
     read -r code seconds < "$at.rc"
-    awk -v name="$(basename "$f" .lua)" -v code="$code" -v seconds="$seconds" '
+    awk -v name="$(basename "$f" .lua)" -v code="$code" -v seconds="$seconds" -v sum="$at.sum" '
         /^[ \t]*1\.\.[0-9]+/ { sub(/^[ \t]*1\.\./, ""); plan += $0; shown = 0; next }
         /^(not )?ok/ && /# SKIP/ { skipped++; shown = 0; next }
         /^ok/ { passed++; shown = 0; next }
         /^not ok/ { failed++; shown = 1 }
-        shown { sub(/^not ok [0-9]+ - /, "FAILED "); print name ": " $0 }
+        shown { sub(/^not ok [0-9]+ - /, "FAILED "); print name ": " $0 > "/dev/stderr" }
+        function crash(how) { crashed = 1; print name ": FAILED" how > "/dev/stderr" }
         END {
-            if (code >= 124) { print name ": FAILED to end by itself: " (code == 124 ? "time is up" : "exit code " code); crashed = 1 }
-            else if (plan != passed + failed + skipped) { print name ": FAILED: " plan + 0 " tests announced, " passed + failed + skipped " run"; crashed = 1 }
-            else if (code != 0 && !failed) { print name ": FAILED: exit code " code; crashed = 1 }
-            else if (!passed && !failed) { print name ": FAILED: nothing ran"; crashed = 1 }
+            if (code >= 124) crash(" to end by itself: " (code == 124 ? "time is up" : "exit code " code))
+            else if (plan != passed + failed + skipped) crash(": " plan + 0 " tests announced, " passed + failed + skipped " run")
+            else if (code != 0 && !failed) crash(": exit code " code)
+            else if (!passed && !failed) crash(": nothing ran")
             printf "%s: %d passed, %d failed%s (%d s)\n", name, passed, failed + crashed, skipped ? ", " skipped " skipped" : "", seconds
-            print passed + 0, failed + crashed > "/dev/stderr"
-        }' "$at.tap" 2> "$at.sum"
-    read -r passed failed < "$at.sum"
-    if [ "$failed" != 0 ] && [ -s "$at.err" ]; then sed 's/^/    /' "$at.err" | tail -40; fi
+            print passed + 0, failed + crashed > sum
+        }' "$at.tap" 2> "$at.failures"
+    if [ -s "$at.failures" ]; then tail -40 "$at.err" | sed 's/^/    /' >> "$at.failures"; fi
 done
+cat "$out"/*.failures # last, where one looks first
 awk '{ p += $1; f += $2 } END { print p + 0 " passed, " f + 0 " failed"; exit f > 0 || p == 0 }' "$out"/*.sum

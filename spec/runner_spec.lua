@@ -272,7 +272,7 @@ describe("the interactive loop", function()
         sleep 0.4; printf '\003'; sleep 0.3; printf 'print("kept", n > 0)\n'
         sleep 0.2; printf 'half a line'; sleep 0.1; printf '\003'; sleep 0.2; printf 'print("still", 6 * 7)\n'
         sleep 0.2; printf 'if true then\n'; sleep 0.1; printf '\003'; sleep 0.2; printf '\004'; sleep 0.2; } |
-      script -qec %s /dev/null]], shell.gradrun)
+      script -qec 'exec %s' /dev/null]], shell.gradrun)
     assert.equal(0, code)
     assert.matches("^gradrun %d", out:gsub("^[^g]*", ""))
     assert.matches("stdin:1: interrupted", out)
