@@ -18,6 +18,7 @@
 #include "blas.h"
 #include "columns.h"
 #include "op.h"
+#include "scratch.h"
 
 #define CONV2D_PARTS 16
 #define CONV2D_PARTS_BYTES ((size_t)64 << 20) /* fewer parts than that for huge weights */
@@ -86,14 +87,6 @@ static gr_status conv2d_want(gri_call *c, int i, const char *what) {
 
 /* ---- running ---------------------------------------------------------------------------------------------- */
 
-/* Column buffers for the threads of one region. At most as many pieces run at a time as there are threads, so
- * a piece always finds a free one; which one does not show in the result. */
-typedef struct conv2d_scratch {
-    char *data;
-    size_t capacity, size; /* bytes in all, of one buffer */
-    _Atomic uint64_t free; /* one bit each */
-} conv2d_scratch;
-
 typedef struct conv2d_job {
     conv2d_plan p;
     gri_isa isa;
@@ -103,36 +96,16 @@ typedef struct conv2d_job {
     int64_t parts, run;   /* weight gradient: how many sums there are; rows of a sum in a piece */
     double *bias_sums;    /* [parts][o] */
     real *sums;           /* [parts][groups][K][o/groups]: dW the other way round, which is the faster product */
-    conv2d_scratch scratch;
+    gri_scratch scratch;  /* column buffers */
 } conv2d_job;
-
-static real *conv2d_claim(conv2d_scratch *s) {
-    uint64_t free = atomic_load_explicit(&s->free, memory_order_relaxed);
-    while (!atomic_compare_exchange_weak_explicit(&s->free, &free, free & (free - 1), memory_order_acquire,
-                                                  memory_order_relaxed)) {}
-    return (real *)(void *)(s->data + (size_t)__builtin_ctzll(free) * s->size);
-}
-
-static void conv2d_unclaim(conv2d_scratch *s, const real *buffer) {
-    size_t i = (size_t)((const char *)buffer - s->data) / s->size;
-    atomic_fetch_or_explicit(&s->free, (uint64_t)1 << i, memory_order_release);
-}
 
 /* Runs the pieces, each with a column buffer of `floats` elements to claim (0: none). */
 static gr_status conv2d_pieces(gr_ctx *ctx, conv2d_job *j, gri_piece_fn fn, int64_t floats) {
-    conv2d_scratch *s = &j->scratch;
     const conv2d_plan *p = &j->p;
-    if (floats) {
-        s->size = ((size_t)floats * sizeof(real) + 63) & ~(size_t)63;
-        s->data = gri_block_new(ctx, (size_t)ctx->threads * s->size, &s->capacity);
-        if (!s->data)
-            return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %zu bytes of scratch wanted, %zu in use",
-                           (size_t)ctx->threads * s->size, ctx->live);
-        atomic_init(&s->free, ctx->threads == 64 ? UINT64_MAX : ((uint64_t)1 << ctx->threads) - 1);
-    }
+    GR_TRY(gri_scratch_open(ctx, &j->scratch, (size_t)floats * sizeof(real)));
     bool brief = (double)(p->n * p->o * p->length) * (double)p->depth < CONV2D_BRIEF;
     (brief ? gri_parallel_brief : gri_parallel)(ctx, j->pieces, fn, j);
-    gri_block_delete(ctx, s->data, s->capacity);
+    gri_scratch_close(ctx, &j->scratch);
     return gri_poll(ctx);
 }
 
@@ -155,7 +128,7 @@ static const real *conv2d_columns(conv2d_job *j, const conv2d_unit *u, int64_t *
     const conv2d_plan *p = &j->p;
     *stride = p->direct ? p->length : u->columns;
     if (p->direct) return u->x + u->from * p->w.in[1];
-    real *col = conv2d_claim(&j->scratch);
+    real *col = gri_scratch_claim(&j->scratch);
     columns_gather(&p->w, p->cg, u->x, u->from, u->to, col);
     return col;
 }
@@ -208,7 +181,7 @@ static void conv2d_piece(void *arg, int64_t piece) {
                   .rsa = p->depth, .csa = 1, .b = col, .rsb = stride, .csb = 1, .c = u.y, .rsc = p->length, .csc = 1,
                   .beta = j->add || j->b};
     gri_gemm_piece(j->isa, &g);
-    if (!p->direct) conv2d_unclaim(&j->scratch, col);
+    if (!p->direct) gri_scratch_return(&j->scratch, col);
 }
 
 static gr_status conv2d_kernel(gri_call *c) {
@@ -317,7 +290,7 @@ static void conv2d_input_grad_piece(void *arg, int64_t piece) {
     const int64_t cuts = (p->cg + j->part - 1) / j->part, first = piece % cuts * j->part;
     const int64_t planes = p->cg - first < j->part ? p->cg - first : j->part;
     const int64_t group = piece / cuts % p->groups, image = piece / cuts / p->groups;
-    real *col = p->direct ? NULL : conv2d_claim(&j->scratch);
+    real *col = p->direct ? NULL : gri_scratch_claim(&j->scratch);
     for (int64_t block = 0; block < p->blocks; block++) {
         conv2d_unit u = conv2d_unit_of(j, image, group, block);
         real *x = u.x + first * plane;
@@ -330,7 +303,7 @@ static void conv2d_input_grad_piece(void *arg, int64_t piece) {
         if (block == 0 && !j->add) memset(x, 0, (size_t)(planes * plane) * sizeof *x);
         columns_scatter(&p->w, planes, x, u.from, u.to, col);
     }
-    if (col) conv2d_unclaim(&j->scratch, col);
+    if (col) gri_scratch_return(&j->scratch, col);
 }
 
 static gr_status conv2d_input_grad_kernel(gri_call *c) {
@@ -426,7 +399,7 @@ static void conv2d_weight_grad_piece(void *arg, int64_t piece) {
         gri_gemm g = {.dtype = GRI_REAL, .m = p->depth, .n = p->og, .k = u.columns, .a = col, .rsa = stride, .csa = 1,
                       .b = u.y, .rsb = 1, .csb = p->length, .c = sum, .rsc = p->og, .csc = 1, .beta = i > from};
         gri_gemm_piece(j->isa, &g);
-        if (!p->direct) conv2d_unclaim(&j->scratch, col);
+        if (!p->direct) gri_scratch_return(&j->scratch, col);
     }
 }
 
