@@ -25,6 +25,101 @@ static const gr_info *optim_schema(lua_State *L, int box) {
     return optim_info(L, k);
 }
 
+/* ---- schedules: hyper-parameters that are functions ------------------------------------------------------- */
+
+static bool optim_callable(lua_State *L, int value) {
+    if (lua_isfunction(L, value)) return true;
+    if (luaL_getmetafield(L, value, "__call") == LUA_TNIL) return false;
+    lua_pop(L, 1);
+    return true;
+}
+
+/* The optimizer's user value holds them: schedules[group][name]. */
+static void optim_set_schedule(lua_State *L, int box, int g, const char *name, int value) {
+    lgr_push_keep(L, box);
+    luaL_getsubtable(L, -1, "schedules");
+    if (lua_rawgeti(L, -1, g + 1) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawseti(L, -3, g + 1);
+    }
+    if (value) lua_pushvalue(L, value);
+    else lua_pushnil(L);
+    lua_setfield(L, -2, name);
+    lua_pop(L, 3);
+}
+
+/* group[name] = the value at index 3: a number, or a schedule that says it before every step. */
+static void optim_set(lua_State *L, lgr_state *st, int box, gr_optim *o, int g, const gr_attr *a, const char *owner) {
+    bool scheduled = a->kind == GR_ATTR_REAL && optim_callable(L, 3);
+    if (!scheduled) lgr_read_attr(L, st, a, 3, gr_optim_attrs_peek(o, g), owner);
+    optim_set_schedule(L, box, g, a->name, scheduled ? 3 : 0);
+}
+
+/* The schedules among a table's values become group g's; a number there ends what was inherited. */
+static void optim_take_schedules(lua_State *L, int box, int g, const gr_info *info, int options) {
+    lua_pushnil(L);
+    while (lua_next(L, options)) {
+        const gr_attr *a = lua_type(L, -2) == LUA_TSTRING ? lgr_find_attr(info, lua_tostring(L, -2)) : NULL;
+        if (a) optim_set_schedule(L, box, g, a->name, optim_callable(L, lua_gettop(L)) ? lua_gettop(L) : 0);
+        lua_pop(L, 1);
+    }
+}
+
+/* Replaces the table at the index by a copy without the schedules of numbers. */
+static void optim_drop_schedules(lua_State *L, const gr_info *info, int options) {
+    lua_newtable(L);
+    lua_pushnil(L);
+    while (lua_next(L, options)) {
+        const gr_attr *a = lua_type(L, -2) == LUA_TSTRING ? lgr_find_attr(info, lua_tostring(L, -2)) : NULL;
+        lua_pushvalue(L, -2);
+        lua_insert(L, -2);
+        if (a && a->kind == GR_ATTR_REAL && optim_callable(L, lua_gettop(L))) lua_pop(L, 2);
+        else lua_rawset(L, -4);
+    }
+    lua_replace(L, options);
+}
+
+/* group[name] = schedule(step, {optimizer =, group =, name =, value = what it was}); the schedule is on top, and
+ * goes; the optimizer is at 1. */
+static void optim_run_schedule(lua_State *L, lgr_state *st, gr_optim *o, const gr_info *info, int g,
+                               const gr_attr *a) {
+    lua_pushinteger(L, gr_optim_steps(o) + 1);
+    lua_createtable(L, 0, 4);
+    lua_pushvalue(L, 1);
+    lua_setfield(L, -2, "optimizer");
+    lua_pushinteger(L, g + 1);
+    lua_setfield(L, -2, "group");
+    lua_pushstring(L, a->name);
+    lua_setfield(L, -2, "name");
+    lgr_push_attr(L, a, gr_optim_attrs_peek(o, g));
+    lua_setfield(L, -2, "value");
+    lua_call(L, 2, 1);
+    if (!lua_isnumber(L, -1))
+        luaL_error(L, "%s: the schedule of %s in group %d gave a %s, expected a number", info->name, a->name, g + 1,
+                   luaL_typename(L, -1));
+    lgr_read_attr(L, st, a, lua_gettop(L), gr_optim_attrs_peek(o, g), info->name);
+    lua_pop(L, 1);
+}
+
+/* All of the optimizer at 1. */
+static void optim_run_schedules(lua_State *L, lgr_state *st, gr_optim *o) {
+    lgr_push_keep(L, 1);
+    if (lua_getfield(L, -1, "schedules") == LUA_TTABLE) {
+        const gr_info *info = optim_schema(L, 1);
+        for (int g = 0; g < gr_optim_groups(o); g++) {
+            bool any = lua_rawgeti(L, -1, g + 1) == LUA_TTABLE;
+            for (const gr_attr *a = info->attrs; any && a->name; a++) {
+                if (lua_getfield(L, -1, a->name) != LUA_TNIL) optim_run_schedule(L, st, o, info, g, a);
+                else lua_pop(L, 1);
+            }
+            lua_pop(L, 1);
+        }
+    }
+    lua_pop(L, 2);
+}
+
 /* ---- constructing --------------------------------------------------------------------------------------- */
 
 /* One group: the parameters at index params, hyper-parameters already read. */
@@ -36,20 +131,23 @@ static void optim_add(lua_State *L, lgr_state *st, gr_optim *o, int params, cons
 }
 
 /* {params = {...}, lr = ...}: over the defaults at `defaults`. */
-static void optim_add_group(lua_State *L, lgr_state *st, gr_optim *o, const gr_info *info, int group,
+static void optim_add_group(lua_State *L, lgr_state *st, int box, gr_optim *o, const gr_info *info, int group,
                             const void *defaults) {
     uint64_t attrs[OPTIM_ATTRS];
     memcpy(attrs, defaults, info->attr_size);
     lua_pushnil(L);
     while (lua_next(L, group)) {
         const char *key = lua_type(L, -2) == LUA_TSTRING ? lua_tostring(L, -2) : "?";
-        if (!lgr_read_option(L, st, info, key, attrs) && strcmp(key, "params") != 0)
+        const gr_attr *a = lgr_find_attr(info, key);
+        bool scheduled = a && a->kind == GR_ATTR_REAL && optim_callable(L, lua_gettop(L));
+        if (!scheduled && !lgr_read_option(L, st, info, key, attrs) && strcmp(key, "params") != 0)
             lgr_unknown(L, info->name, "option of a group", key, "params lr weight_decay");
         lua_pop(L, 1);
     }
     if (lua_getfield(L, group, "params") != LUA_TTABLE) luaL_error(L, "%s: a group has no params", info->name);
     optim_add(L, st, o, lua_gettop(L), attrs);
     lua_pop(L, 1);
+    optim_take_schedules(L, box, gr_optim_groups(o) - 1, info, group);
 }
 
 /* optim.NAME(parameters or groups, options): upvalue 2 is the kind's position. */
@@ -60,30 +158,35 @@ static int optim_construct(lua_State *L) {
     uint64_t attrs[OPTIM_ATTRS];
     gr_optim *o;
     luaL_checktype(L, 1, LUA_TTABLE);
-    lgr_read_attrs(L, st, info, 2, attrs, NULL);
-    lua_settop(L, 1);
+    bool options = lua_istable(L, 2);
+    lua_pushvalue(L, options ? 2 : 1);
+    lua_insert(L, 2); /* the options as given, for their schedules */
+    if (options) optim_drop_schedules(L, info, 3);
+    lgr_read_attrs(L, st, info, 3, attrs, NULL);
+    lua_settop(L, 2);
     lgr_pressure(L, st);
-    lgr_box *b = lgr_new_box(L, st, LGR_OPTIM);
+    lgr_box *b = lgr_new_box(L, st, LGR_OPTIM); /* at 3 */
     if (gr_optim_new(st->ctx, gr_optim_kind_at(k), &o) != GR_OK) return lgr_raise(L, st);
     b->object = o;
-    lgr_set_same(L, 2, o);
-    lgr_push_keep(L, 2);
+    lgr_set_same(L, 3, o);
+    lgr_push_keep(L, 3);
     lua_pushinteger(L, k);
     lua_setfield(L, -2, "kind");
     lua_pushvalue(L, 1); /* the parameters' userdata, and so their hooks, live as long */
     lua_setfield(L, -2, "params");
-    lua_settop(L, 2);
+    lua_settop(L, 3);
     bool grouped = lua_rawgeti(L, 1, 1) == LUA_TTABLE;
     lua_pop(L, 1);
     if (!grouped) {
         optim_add(L, st, o, 1, attrs);
-        return 1;
+        if (options) optim_take_schedules(L, 3, 0, info, 2);
     }
-    for (lua_Integer g = 1; lua_rawgeti(L, 1, g) == LUA_TTABLE; g++) {
-        optim_add_group(L, st, o, info, lua_gettop(L), attrs);
+    for (lua_Integer g = 1; grouped && lua_rawgeti(L, 1, g) == LUA_TTABLE; g++) {
+        if (options) optim_take_schedules(L, 3, (int)g - 1, info, 2);
+        optim_add_group(L, st, 3, o, info, lua_gettop(L), attrs);
         lua_pop(L, 1);
     }
-    lua_settop(L, 2);
+    lua_settop(L, 3);
     return 1;
 }
 
@@ -93,7 +196,7 @@ static int optim_method_add_group(lua_State *L) {
     gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
     const gr_info *info = optim_schema(L, 1);
     luaL_checktype(L, 2, LUA_TTABLE);
-    optim_add_group(L, st, o, info, 2, gr_optim_attrs_peek(o, 0));
+    optim_add_group(L, st, 1, o, info, 2, gr_optim_attrs_peek(o, 0));
     lgr_push_keep(L, 1);
     lua_pushvalue(L, 2);
     lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
@@ -105,6 +208,7 @@ static int optim_method_add_group(lua_State *L) {
 static int optim_step(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    optim_run_schedules(L, st, o);
     lgr_pressure(L, st);
     gr_status s = gr_optim_step(o);
     if (s != GR_OK && lgr_retry(L, st, s)) s = gr_optim_step(o);
@@ -168,11 +272,12 @@ static int optim_group_index(lua_State *L) {
 static int optim_group_newindex(lua_State *L) {
     optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
     const char *key = luaL_checkstring(L, 2);
+    lua_settop(L, 3);
     lua_getiuservalue(L, 1, 1);
-    const gr_info *info = optim_schema(L, -1);
+    const gr_info *info = optim_schema(L, 4);
     const gr_attr *a = lgr_find_attr(info, key);
     if (!a) return lgr_unknown(L, info->name, "hyper-parameter", key, "lr weight_decay");
-    lgr_read_attr(L, p->st, a, 3, gr_optim_attrs_peek(p->optim, p->group), info->name);
+    optim_set(L, p->st, lua_gettop(L), p->optim, p->group, a, info->name);
     return 0;
 }
 
@@ -204,7 +309,7 @@ static int optim_newindex(lua_State *L) {
     const gr_info *info = optim_schema(L, 1);
     const gr_attr *a = lgr_find_attr(info, key);
     if (!a) return lgr_unknown(L, info->name, "hyper-parameter", key, "lr weight_decay");
-    for (int g = 0; g < gr_optim_groups(o); g++) lgr_read_attr(L, st, a, 3, gr_optim_attrs_peek(o, g), info->name);
+    for (int g = 0; g < gr_optim_groups(o); g++) optim_set(L, st, 1, o, g, a, info->name);
     return 0;
 }
 

@@ -11,6 +11,7 @@ gr.version = VERSION
 gr.rand, gr.randn, gr.randperm = gr.uniform, gr.normal, gr.permutation
 
 gr.data = require "gradrun.data"
+gr.schedule = require "gradrun.schedule"
 gr.fit = require("gradrun.trainer").fit
 gr.accuracy = require("gradrun.trainer").accuracy
 

@@ -106,10 +106,10 @@ def result(t):
     return {"shape": list(array.shape), "v": values}
 
 
-def row(kind, make, **fields):
-    """A row of the family: its fields, and what make(dtype) finds in f32 and f64."""
+def row(kind, make, dtypes=("f32", "f64"), **fields):
+    """A row of the family: its fields, and what make(dtype) finds in each of these types."""
     fields = {"kind": kind, **fields}
-    for name, dtype in DTYPES.items():
+    for name, dtype in ((n, DTYPES[n]) for n in dtypes):
         torch.set_default_dtype(dtype)
         fields[name] = make(dtype)
     torch.set_default_dtype(torch.float32)
