@@ -60,17 +60,24 @@ static void hook_push_list(lua_State *L, lgr_state *st, int n, gr_tensor **list)
     }
 }
 
+/* One tensor as itself, several as a list. */
+static void hook_push_tensors(lua_State *L, lgr_state *st, int n, gr_tensor **list) {
+    if (n == 1) lgr_push_tensor(L, st, gr_retain(list[0]));
+    else hook_push_list(L, st, n, list);
+}
+
 /* Arguments by kind: gradients (grad, ctx); forward_pre (layer, input, ctx); forward (layer, input, output,
  * ctx); backward_pre (layer, grad_output, ctx); backward (layer, grad_inputs, grad_output, ctx); step
- * (optimizer, ctx). */
+ * (optimizer, ctx). input, output and grad_output are lists for a layer that has several; what is absent there
+ * is false. A tensor that is returned replaces the first. */
 static int hook_push_arguments(lua_State *L, lgr_state *st, gr_event *e) {
     int top = lua_gettop(L);
     if (e->layer && e->kind >= GR_HOOK_FORWARD_PRE && e->kind <= GR_HOOK_BACKWARD)
         lgr_push_same(L, st, LGR_LAYER, e->layer);
     if (e->optim) lgr_push_same(L, st, LGR_OPTIM, e->optim);
-    if (e->kind == GR_HOOK_FORWARD_PRE || e->kind == GR_HOOK_FORWARD) lgr_push_tensor(L, st, gr_retain(e->in[0]));
+    if (e->kind == GR_HOOK_FORWARD_PRE || e->kind == GR_HOOK_FORWARD) hook_push_tensors(L, st, e->n_in, e->in);
     if (e->kind == GR_HOOK_BACKWARD) hook_push_list(L, st, e->n_in, e->in);
-    if (e->n_out > 0) lgr_push_tensor(L, st, gr_retain(e->out[0]));
+    if (e->n_out > 0) hook_push_tensors(L, st, e->n_out, e->out);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &hook_key_event);
     return lua_gettop(L) - top;
 }

@@ -6,7 +6,6 @@
 
 #include "lgr.h"
 
-#define LAYER_INPUTS 8
 #define LAYER_DEFINITION 0
 static const char layer_key_anchors; /* registry: what results made inside Lua layers must keep */
 
@@ -110,34 +109,81 @@ static int layer_newindex(lua_State *L) {
 
 /* ---- calling -------------------------------------------------------------------------------------------- */
 
+/* Results after the first, on their way to the stack. */
+typedef struct layer_results {
+    lgr_state *st;
+    int n, at;
+    gr_tensor *tensor[GR_LAYER_TENSORS];
+} layer_results;
+
+/* Protected: pushes them. */
+static int layer_push_rest(lua_State *L) {
+    layer_results *r = lua_touserdata(L, 1);
+    lua_settop(L, 0);
+    while (r->at < r->n) {
+        gr_tensor *t = r->tensor[r->at++];
+        lgr_push_tensor(L, r->st, t);
+    }
+    return r->n;
+}
+
+/* The number pushed; raises when there is no memory for them. */
+static int layer_push_results(lua_State *L, lgr_state *st, gr_tensor *const *out) {
+    layer_results r = {.st = st};
+    while (r.n < GR_LAYER_TENSORS - 1 && out[r.n]) {
+        r.tensor[r.n] = out[r.n];
+        r.n++;
+    }
+    if (!r.n) return 0;
+    lua_pushcfunction(L, layer_push_rest);
+    lua_pushlightuserdata(L, &r);
+    if (lua_pcall(L, 1, r.n, 0) == LUA_OK) return r.n;
+    while (r.at < r.n) gr_release(r.tensor[r.at++]);
+    return lua_error(L);
+}
+
+/* Results keep alive in Lua what their graph calls: the layer at 1, what its inputs (2 .. n + 1) keep, and what
+ * was made inside a layer written in Lua. */
+static void layer_anchor(lua_State *L, lgr_state *st, int first, int results, int n) {
+    bool inner = lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) == LUA_TTABLE;
+    int anchors = lua_gettop(L);
+    for (int r = first; r < first + results; r++) {
+        if (!gr_tensor_requires_grad(lgr_to_tensor(L, st, r))) continue;
+        lua_pushvalue(L, 1);
+        lgr_anchor(L, r);
+        for (int i = 2; i <= n + 1; i++)
+            if (!lua_isnil(L, i)) lgr_anchor_like(L, r, i);
+        if (!inner) continue;
+        lua_pushvalue(L, anchors);
+        lgr_anchor(L, r);
+    }
+    if (!inner) return;
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
+}
+
 static int layer_call(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     gr_layer *l = lgr_check_layer(L, st, 1);
-    gr_tensor *in[LAYER_INPUTS], *out;
+    gr_tensor *in[GR_LAYER_TENSORS], *out[GR_LAYER_TENSORS];
     int n = lua_gettop(L) - 1;
     lgr_pressure(L, st);
-    if (n > LAYER_INPUTS)
-        return luaL_error(L, "%s: %d inputs, at most %d are possible", gr_layer_type_peek(l), n, LAYER_INPUTS);
+    while (n > 0 && lua_isnil(L, n + 1)) n--;
+    if (n > GR_LAYER_TENSORS)
+        return luaL_error(L, "%s: %d inputs, at most %d are possible", gr_layer_type_peek(l), n, GR_LAYER_TENSORS);
     if (n < 1) return luaL_error(L, "%s: the input is missing", gr_layer_type_peek(l));
-    for (int i = 0; i < n; i++) in[i] = lgr_check_tensor(L, st, i + 2);
+    for (int i = 0; i < n; i++) in[i] = lua_isnil(L, i + 2) ? NULL : lgr_check_tensor(L, st, i + 2);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
     int result = lua_gettop(L);
-    gr_status s = gr_layer_forward(l, n, in, &out);
-    if (s != GR_OK && lgr_retry(L, st, s)) s = gr_layer_forward(l, n, in, &out);
+    gr_status s = gr_layer_forward(l, n, in, GR_LAYER_TENSORS, out);
+    if (s != GR_OK && lgr_retry(L, st, s)) s = gr_layer_forward(l, n, in, GR_LAYER_TENSORS, out);
     st->L = L;
     if (s != GR_OK) return lgr_raise(L, st);
-    b->object = out;
-    if (!gr_tensor_requires_grad(out)) return 1;
-    lua_pushvalue(L, 1);
-    lgr_anchor(L, result);
-    for (int i = 0; i < n; i++) lgr_anchor_like(L, result, i + 2);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) == LUA_TTABLE) {
-        lgr_anchor(L, result);
-        lua_pushnil(L);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
-    }
-    lua_settop(L, result);
-    return 1;
+    b->object = out[0];
+    int results = 1 + layer_push_results(L, st, out + 1);
+    layer_anchor(L, st, result, results, n);
+    lua_settop(L, result + results - 1);
+    return results;
 }
 
 /* ---- layers written in Lua ------------------------------------------------------------------------------ */
@@ -145,10 +191,24 @@ static int layer_call(lua_State *L) {
 typedef struct layer_job {
     lgr_state *st;
     gr_layer *self;
-    int n_in;
+    int n_in, n_out;
     gr_tensor *const *in;
-    gr_tensor *out;
+    gr_tensor **out;
 } layer_job;
+
+/* The closures of the tensor at i must live with the results the caller gets. */
+static void layer_keep_anchors(lua_State *L, int i) {
+    lua_getiuservalue(L, i, 1);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
+    }
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_pop(L, 1);
+}
 
 /* Protected: definition.forward(self, inputs...) */
 static int layer_run(lua_State *L) {
@@ -159,32 +219,29 @@ static int layer_run(lua_State *L) {
     lgr_push_keep(L, self);
     lua_rawgeti(L, -1, LAYER_DEFINITION);
     lua_getfield(L, -1, "forward");
+    int first = lua_gettop(L);
     lua_pushvalue(L, self);
     for (int i = 0; i < j->n_in; i++) lgr_push_tensor(L, st, gr_retain(j->in[i]));
-    lua_call(L, j->n_in + 1, 1);
-    lgr_box *b = lgr_to_box(L, st, -1, LGR_TENSOR);
-    if (!b || !b->object)
-        return luaL_error(L, "forward returned %s, expected a tensor", b ? "a closed tensor" : luaL_typename(L, -1));
-    if (b->anchored) { /* its closures must live with the result the caller gets */
-        lua_getiuservalue(L, -1, 1);
-        if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) != LUA_TTABLE) {
-            lua_pop(L, 1);
-            lua_newtable(L);
-            lua_pushvalue(L, -1);
-            lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
-        }
-        lua_insert(L, -2);
-        lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_call(L, j->n_in + 1, LUA_MULTRET);
+    int n = lua_gettop(L) - first + 1;
+    for (; n > 1 && lua_isnil(L, -1); n--) lua_pop(L, 1);
+    if (n < 1 || n > j->n_out)
+        return luaL_error(L, "forward returned %d values, expected 1 to %d tensors", n, j->n_out);
+    for (int i = 0; i < n; i++) {
+        lgr_box *b = lgr_to_box(L, st, first + i, LGR_TENSOR);
+        if (!b || !b->object)
+            return luaL_error(L, "forward returned %s, expected a tensor",
+                              b ? "a closed tensor" : luaL_typename(L, first + i));
+        if (b->anchored) layer_keep_anchors(L, first + i);
+        j->out[i] = gr_retain(b->object);
     }
-    j->out = gr_retain(b->object);
     return 0;
 }
 
-static gr_status layer_forward_in_lua(void *ud, gr_layer *self, int n_in, gr_tensor *const *in, gr_tensor **out) {
-    layer_job j = {ud, self, n_in, in, NULL};
-    gr_status s = lgr_protected(j.st, layer_run, &j);
-    if (s == GR_OK) *out = j.out;
-    return s;
+static gr_status layer_forward_in_lua(void *ud, gr_layer *self, int n_in, gr_tensor *const *in, int n_out,
+                                      gr_tensor **out) {
+    layer_job j = {ud, self, n_in, n_out, in, out};
+    return lgr_protected(j.st, layer_run, &j);
 }
 
 /* The constructor nn.layer{…} returns: upvalue 2 is the definition. */

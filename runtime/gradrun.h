@@ -321,8 +321,8 @@ typedef struct gr_event {
     gr_layer *layer;
     gr_optim *optim;
     int n_in, n_out;
-    gr_tensor **in;         /* forward: inputs; backward: gradients of the inputs (NULL: none) */
-    gr_tensor **out;        /* forward: outputs; gradient hooks and backward: gradients of the outputs */
+    gr_tensor **in;         /* forward: inputs (NULL: absent); backward: their gradients (NULL: none) */
+    gr_tensor **out;        /* forward: outputs; gradient hooks and backward: their gradients (NULL: none) */
     gr_tensor *replace;     /* set to a new reference to replace out[0] (GRAD, FORWARD, BACKWARD_PRE) or
                                in[0] (FORWARD_PRE, BACKWARD) */
 } gr_event;
@@ -349,15 +349,19 @@ GR_API bool gr_layer_kind_container(const gr_layer_kind *k); /* its constructor 
 
 /* Makes a layer from its kind's attribute struct. */
 GR_API gr_status gr_layer_new(gr_ctx *ctx, const gr_layer_kind *kind, const void *attrs, gr_layer **out);
-/* A layer whose forward the host computes (n_in inputs to one output, +1). describe may be NULL. drop is
- * called once when the layer dies, or when this fails. */
-typedef gr_status (*gr_forward_fn)(void *ud, gr_layer *self, int n_in, gr_tensor *const *in, gr_tensor **out);
+#define GR_LAYER_TENSORS 8 /* at most so many go into a layer, and come out */
+/* A layer whose forward the host computes: from in[n_in] (NULL: absent) one or more of out[0..n_out), +1 each, in
+ * order; the others stay NULL. drop is called once when the layer dies, or when this fails. */
+typedef gr_status (*gr_forward_fn)(void *ud, gr_layer *self, int n_in, gr_tensor *const *in, int n_out,
+                                   gr_tensor **out);
 GR_API gr_status gr_layer_custom(gr_ctx *ctx, const char *name, gr_forward_fn forward, void (*drop)(void *ud),
                                  void *ud, gr_layer **out);
 GR_API gr_status gr_layer_add_child(gr_layer *l, const char *name, gr_layer *child); /* refuses cycles */
 GR_API gr_status gr_layer_add_param(gr_layer *l, const char *name, gr_tensor *param);
 GR_API gr_status gr_layer_add_buffer(gr_layer *l, const char *name, gr_tensor *buffer);
-GR_API gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out);
+/* out[0..n_out): the layer's outputs, NULL beyond those it has; what it has beyond n_out is dropped. Inputs that
+ * may be absent may be NULL. */
+GR_API gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, int n_out, gr_tensor **out);
 GR_API gr_status gr_layer_train(gr_layer *l, bool on); /* this layer and all below */
 GR_API bool gr_layer_training(const gr_layer *l);
 GR_API const char *gr_layer_type_peek(const gr_layer *l);  /* "Linear" */

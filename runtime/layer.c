@@ -244,23 +244,32 @@ gr_tensor *gr_layer_buffer_peek(const gr_layer *l, int i, const char **name) {
 }
 
 /* ---- backward hooks --------------------------------------------------------------------------------------
- * A layer with backward hooks has a boundary on its inputs and one on its output: identities in the graph
- * whose backward is where the layer's gradients pass. The output's is met first and leaves what it saw for
- * the inputs' one. Where no input wants a gradient there is only the output's boundary, and it runs both
+ * A layer with backward hooks has a boundary on its inputs and one on its outputs: identities in the graph
+ * whose backward is where the layer's gradients pass. The outputs' is met first and leaves what it saw for
+ * the inputs' one. Where no input wants a gradient there is only the outputs' boundary, and it runs both
  * kinds of hook. */
 
 typedef struct layer_boundary {
     int refs;
     bool inputs; /* there is an input boundary */
     gr_layer *layer;
-    gr_tensor *dy; /* gradient of the output, from the output's boundary to the inputs' */
+    int n_in, n_out;
+    int at[GR_LAYER_TENSORS];        /* which input the boundary's i-th is: absent ones are not in it */
+    gr_tensor *dy[GR_LAYER_TENSORS]; /* gradients of the outputs, from their boundary to the inputs' */
 } layer_boundary;
+
+static void layer_release(gr_tensor **list) {
+    for (int i = 0; i < GR_LAYER_TENSORS; i++) {
+        gri_tensor_release(list[i]);
+        list[i] = NULL;
+    }
+}
 
 static void layer_boundary_drop(void *ud) {
     layer_boundary *b = ud;
     gr_ctx *ctx = b->layer->head.ctx;
     if (--b->refs) return;
-    gr_release(b->dy);
+    layer_release(b->dy);
     gr_release(b->layer);
     gri_delete(ctx, b, sizeof *b);
 }
@@ -279,30 +288,29 @@ static gr_status layer_run_hooks(gr_layer *l, gr_event *e, gr_tensor **value) {
 static gr_status layer_output_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in,
                                        gr_tensor **dx) {
     layer_boundary *b = ud;
-    (void)ctx, (void)n_out, (void)n_in;
-    if (!dy[0]) return GR_OK;
-    dx[0] = gr_retain(dy[0]);
-    gr_event e = {.kind = GR_HOOK_BACKWARD_PRE, .n_out = 1, .out = &dx[0]};
+    (void)ctx;
+    for (int i = 0; i < n_in; i++) dx[i] = gr_retain(dy[i]);
+    gr_event e = {.kind = GR_HOOK_BACKWARD_PRE, .n_out = n_out, .out = dx};
     GR_TRY(layer_run_hooks(b->layer, &e, &dx[0]));
-    gr_release(b->dy);
-    b->dy = gr_retain(dx[0]);
+    layer_release(b->dy);
+    for (int i = 0; i < n_in; i++) b->dy[i] = gr_retain(dx[i]);
     if (b->inputs) return GR_OK;
-    gr_event after = {.kind = GR_HOOK_BACKWARD, .n_out = 1, .out = &b->dy};
+    gr_event after = {.kind = GR_HOOK_BACKWARD, .n_out = b->n_out, .out = b->dy};
     gr_status s = layer_run_hooks(b->layer, &after, NULL);
-    gr_release(b->dy);
-    b->dy = NULL;
+    layer_release(b->dy);
     return s;
 }
 
 static gr_status layer_input_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in,
                                       gr_tensor **dx) {
     layer_boundary *b = ud;
+    gr_tensor *all[GR_LAYER_TENSORS] = {0};
     (void)ctx, (void)n_out;
-    for (int i = 0; i < n_in; i++) dx[i] = gr_retain(dy[i]);
-    gr_event e = {.kind = GR_HOOK_BACKWARD, .n_in = n_in, .in = dx, .n_out = 1, .out = &b->dy};
-    gr_status s = layer_run_hooks(b->layer, &e, &dx[0]);
-    gr_release(b->dy);
-    b->dy = NULL;
+    for (int i = 0; i < n_in; i++) all[b->at[i]] = gr_retain(dy[i]);
+    gr_event e = {.kind = GR_HOOK_BACKWARD, .n_in = b->n_in, .in = all, .n_out = b->n_out, .out = b->dy};
+    gr_status s = layer_run_hooks(b->layer, &e, &all[0]);
+    for (int i = 0; i < n_in; i++) dx[i] = all[b->at[i]];
+    layer_release(b->dy);
     return s;
 }
 
@@ -310,87 +318,128 @@ static bool layer_has(const gr_layer *l, gr_hook_kind kind) {
     return gri_hooks_any(l->hooks, kind) || gri_hooks_any(l->head.ctx->hooks, kind);
 }
 
-static gr_status layer_boundary_new(gr_layer *l, layer_boundary **out) {
+static gr_status layer_boundary_new(gr_layer *l, int n_in, layer_boundary **out) {
     layer_boundary *b = gri_new(l->head.ctx, sizeof *b);
     if (!b) return GR_ERR_MEMORY;
-    *b = (layer_boundary){.refs = 1, .layer = gr_retain(l)};
+    *b = (layer_boundary){.refs = 1, .layer = gr_retain(l), .n_in = n_in};
     *out = b;
+    return GR_OK;
+}
+
+/* Puts the boundary on the tensors that are there: in[] are owned references, replaced in place. */
+static gr_status layer_bound_inputs(layer_boundary *b, gr_tensor **in) {
+    gr_ctx *ctx = b->layer->head.ctx;
+    gr_tensor *there[GR_LAYER_TENSORS], *made[GR_LAYER_TENSORS];
+    int n = 0;
+    for (int i = 0; i < b->n_in; i++) {
+        if (!in[i]) continue;
+        b->at[n] = i;
+        there[n++] = in[i];
+    }
+    if (!gri_recording(ctx, n, there)) return GR_OK;
+    b->refs++;
+    GR_TRY(gr_record(ctx, "layer input", n, there, n, there, layer_input_backward, layer_boundary_drop, b, made));
+    b->inputs = true;
+    for (int i = 0; i < n; i++) {
+        gr_release(there[i]);
+        in[b->at[i]] = made[i];
+    }
+    return GR_OK;
+}
+
+static gr_status layer_bound_outputs(layer_boundary *b, gr_tensor **out) {
+    gr_ctx *ctx = b->layer->head.ctx;
+    gr_tensor *made[GR_LAYER_TENSORS];
+    while (b->n_out < GR_LAYER_TENSORS && out[b->n_out]) b->n_out++;
+    int n = b->n_out;
+    if (!gri_recording(ctx, n, out)) return GR_OK;
+    b->refs++;
+    GR_TRY(gr_record(ctx, "layer output", n, out, n, out, layer_output_backward, layer_boundary_drop, b, made));
+    for (int i = 0; i < n; i++) {
+        gr_release(out[i]);
+        out[i] = made[i];
+    }
     return GR_OK;
 }
 
 /* ---- forward -------------------------------------------------------------------------------------------- */
 
-static gr_status layer_call(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
-    if (!l->kind) return l->host_forward(l->host_ud, l, n_in, in, out);
-    int wanted = l->kind->inputs ? l->kind->inputs : 1;
-    if (n_in != wanted) return gr_fail(l->head.ctx, GR_ERR_ARG, "%d inputs, expected %d", n_in, wanted);
+/* in[] with all inputs the kind has, absent ones as NULL. */
+static gr_status layer_take(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **all, int *wanted) {
+    const gr_layer_kind *k = l->kind;
+    int most = k->inputs ? k->inputs : 1, least = most - k->optional;
+    *wanted = most;
+    if (n_in < least || n_in > most)
+        return gr_fail(l->head.ctx, GR_ERR_ARG, least < most ? "%d inputs, expected %d to %d" : "%d inputs, expected %d",
+                       n_in, least, most);
+    for (int i = 0; i < most; i++) {
+        all[i] = i < n_in ? in[i] : NULL;
+        if (!all[i] && i < least) return gr_fail(l->head.ctx, GR_ERR_ARG, "input %d is absent", i + 1);
+    }
+    return GR_OK;
+}
+
+/* out[GR_LAYER_TENSORS], all NULL. */
+static gr_status layer_call(gr_layer *l, int n_in, gr_tensor *const *given, gr_tensor **out) {
+    gr_ctx *ctx = l->head.ctx;
+    gr_tensor *in[GR_LAYER_TENSORS], *made[GRI_MAX_OUT];
+    if (!l->kind) {
+        GR_TRY(l->host_forward(l->host_ud, l, n_in, given, GR_LAYER_TENSORS, out));
+        return out[0] ? GR_OK : gr_fail(ctx, GR_ERR_ARG, "forward made nothing");
+    }
+    GR_TRY(layer_take(l, n_in, given, in, &n_in));
     if (!l->kind->op) return l->kind->forward(l, n_in, in, out);
-    gr_tensor *made[GRI_MAX_OUT];
-    GR_TRY(gr_apply(l->head.ctx, l->kind->op, 1, in, l->attrs, made));
+    GR_TRY(gr_apply(ctx, l->kind->op, 1, in, l->attrs, made));
     for (int i = 1; i < gr_op_outputs(l->kind->op); i++) gr_release(made[i]);
-    *out = made[0];
+    out[0] = made[0];
     return GR_OK;
 }
 
 /* The boundaries around a call. in[] are owned references, replaced in place. */
 static gr_status layer_call_bounded(gr_layer *l, int n_in, gr_tensor **in, gr_tensor **out) {
-    gr_ctx *ctx = l->head.ctx;
     layer_boundary *b;
-    gr_tensor *made[GRI_MAX_OUT] = {0}, *y = NULL, *bounded;
-    int n = n_in < GRI_MAX_OUT ? n_in : GRI_MAX_OUT;
-    GR_TRY(layer_boundary_new(l, &b));
-    gr_status s = GR_OK;
-    if (gri_recording(ctx, n, in)) {
-        b->refs++;
-        s = gr_record(ctx, "layer input", n, in, n, in, layer_input_backward, layer_boundary_drop, b, made);
-        b->inputs = s == GR_OK;
-        for (int i = 0; s == GR_OK && i < n; i++) {
-            gr_release(in[i]);
-            in[i] = made[i];
-        }
-    }
-    if (s == GR_OK) s = layer_call(l, n_in, in, &y);
-    if (s == GR_OK && gri_recording(ctx, 1, &y)) {
-        b->refs++;
-        s = gr_record(ctx, "layer output", 1, &y, 1, &y, layer_output_backward, layer_boundary_drop, b, &bounded);
-        if (s == GR_OK) {
-            gr_release(y);
-            y = bounded;
-        }
-    }
+    GR_TRY(layer_boundary_new(l, n_in, &b));
+    gr_status s = layer_bound_inputs(b, in);
+    if (s == GR_OK) s = layer_call(l, n_in, in, out);
+    if (s == GR_OK) s = layer_bound_outputs(b, out);
     layer_boundary_drop(b);
-    if (s == GR_OK) *out = y;
-    else gr_release(y);
     return s;
 }
 
 static gr_status layer_hooked(gr_layer *l, int n_in, gr_tensor *const *given, gr_tensor **out) {
     gr_ctx *ctx = l->head.ctx;
-    gr_tensor *in[GRI_MAX_IN] = {0}, *y = NULL;
-    if (n_in > GRI_MAX_IN)
-        return gr_fail(ctx, GR_ERR_ARG, "%d inputs: a layer with hooks takes at most %d", n_in, GRI_MAX_IN);
+    gr_tensor *in[GR_LAYER_TENSORS] = {0};
     for (int i = 0; i < n_in; i++) in[i] = gr_retain(given[i]);
     gr_event e = {.kind = GR_HOOK_FORWARD_PRE, .n_in = n_in, .in = in};
     gr_status s = layer_run_hooks(l, &e, &in[0]);
     bool bounded = ctx->grad_enabled && (layer_has(l, GR_HOOK_BACKWARD) || layer_has(l, GR_HOOK_BACKWARD_PRE));
-    if (s == GR_OK) s = bounded ? layer_call_bounded(l, n_in, in, &y) : layer_call(l, n_in, in, &y);
+    if (s == GR_OK) s = bounded ? layer_call_bounded(l, n_in, in, out) : layer_call(l, n_in, in, out);
     if (s == GR_OK) {
-        e = (gr_event){.kind = GR_HOOK_FORWARD, .n_in = n_in, .in = in, .n_out = 1, .out = &y};
-        s = layer_run_hooks(l, &e, &y);
+        int n_out = 1;
+        while (n_out < GR_LAYER_TENSORS && out[n_out]) n_out++;
+        e = (gr_event){.kind = GR_HOOK_FORWARD, .n_in = n_in, .in = in, .n_out = n_out, .out = out};
+        s = layer_run_hooks(l, &e, &out[0]);
     }
-    for (int i = 0; i < n_in; i++) gr_release(in[i]);
-    if (s == GR_OK) *out = y;
-    else gr_release(y);
+    layer_release(in);
     return s;
 }
 
-gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {
+gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, int n_out, gr_tensor **out) {
     gr_ctx *ctx = l->head.ctx;
     void *outer = ctx->layer;
+    gr_tensor *made[GR_LAYER_TENSORS] = {0};
+    gr_status s;
     gr_retain(l);
     ctx->layer = l;
-    gr_status s = l->hooks || ctx->hooks ? layer_hooked(l, n_in, in, out) : layer_call(l, n_in, in, out);
+    if (n_in > GR_LAYER_TENSORS || n_out > GR_LAYER_TENSORS)
+        s = gr_fail(ctx, GR_ERR_ARG, "%d inputs, %d outputs: at most %d are possible", n_in, n_out, GR_LAYER_TENSORS);
+    else s = l->hooks || ctx->hooks ? layer_hooked(l, n_in, in, made) : layer_call(l, n_in, in, made);
     ctx->layer = outer;
+    for (int i = 0; s == GR_OK && i < n_out; i++) {
+        out[i] = made[i];
+        made[i] = NULL;
+    }
+    layer_release(made);
     if (s != GR_OK && !ctx->placed) { /* the innermost layer says where it was */
         ctx->placed = true;
         char about[128];

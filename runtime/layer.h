@@ -36,11 +36,14 @@ struct gr_layer {
 struct gr_layer_kind {
     gr_info info; /* attrs: the constructor's arguments, positional in this order */
     gr_status (*init)(gr_layer *l); /* checks attrs, adds parameters and buffers; NULL: none */
+    /* in[0..inputs), NULL where absent, to out[0..outputs), +1 each. */
     gr_status (*forward)(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out);
     int (*describe)(const gr_layer *l, char *buf, size_t size); /* "784→256"; NULL: nothing to say */
     const gr_op *op; /* instead of init and forward: one input through one op, whose attributes are the layer's and
                         whose first output is the layer's */
     int inputs;      /* how many tensors forward takes; 0 means 1 */
+    int optional;    /* of those, how many of the last may be absent */
+    int outputs;     /* how many it makes; 0 means 1 */
     bool container; /* takes children at construction */
 };
 #define GR_LAYER(name) const gr_layer_kind gri_layer_##name

@@ -6,7 +6,7 @@
 #include "tensor.h"
 
 #define GRI_MAX_IN 8   /* ops with '*' inputs may have more: see gri_call.in */
-#define GRI_MAX_OUT 4
+#define GRI_MAX_OUT 8
 #define GRI_ATTR_MAX 256 /* bytes of an attribute struct */
 
 /* One running of an op. gr_apply fills everything but `spec`; the shape rule fills `spec`; the kernel

@@ -231,6 +231,33 @@ describe("layer hooks", function()
     assert.same({ 0, 1 }, seen)
   end)
 
+  it("see all inputs and outputs of a layer that has several", function()
+    local Two = nn.layer { forward = function(_, x, y, z) return x * 2, y * (z or 3) end }
+    local l, seen = Two(), {}
+    l:register_forward_pre_hook(function(_, list) seen.pre = { #list, list[2]:item() } end)
+    l:register_forward_hook(function(_, list, out)
+      seen.forward = { #list, #out, out[2]:item() }
+      return out[1] + 1
+    end)
+    l:register_backward_pre_hook(function(_, gy) seen.backward_pre = { gy[1], gy[2]:item() } end)
+    l:register_backward_hook(function(_, gx, gy) seen.backward = { #gx, gx[1], gx[2]:item(), gy[1], gy[2]:item() } end)
+    local x, y = leaf { 5 }, leaf { 7 }
+    local a, b = l(x, y)
+    assert.same({ 11, 21 }, { a:item(), b:item() })
+    b:sum():backward()
+    assert.same({ pre = { 2, 7 }, forward = { 2, 2, 21 }, backward_pre = { false, 1 },
+                  backward = { 2, false, 3, false, 1 } }, seen)
+  end)
+
+  it("keep places where an input is absent", function()
+    local l, seen = nn.layer { forward = function(_, x, y, z) return y or x, z end }(), {}
+    l:register_forward_hook(function(_, list) seen.forward = { #list, list[2] } end)
+    l:register_backward_hook(function(_, gx) seen.backward = { #gx, gx[1], gx[2], gx[3]:item() } end)
+    local _, b = l(leaf { 5 }, nil, leaf { 7 });
+    (b * 4):sum():backward()
+    assert.same({ forward = { 3, false }, backward = { 3, false, false, 4 } }, seen)
+  end)
+
   it("live as long as the layer, not longer", function()
     settle()
     local before = gr.memory().hooks

@@ -115,6 +115,27 @@ describe("a layer written in Lua", function()
     assert.error_matches(function() nn.layer { name = "x" } end, "forward is a nil")
   end)
 
+  it("takes and gives several tensors, absent ones as nil", function()
+    local Swap = nn.layer {
+      name = "Swap",
+      forward = function(_, x, y, scale) return y or x * 0, scale and x * scale or x, nil end,
+    }
+    local swap, a, b = Swap(), gr.tensor { 1, 2 }, gr.tensor { 3, 4 }
+    local p, q, none = swap(a, b)
+    assert.same({ { 3, 4 }, { 1, 2 } }, { p:totable(), q:totable() })
+    assert.is_nil(none)
+    p, q = swap(a, nil, gr.tensor(10))
+    assert.same({ { 0, 0 }, { 10, 20 } }, { p:totable(), q:totable() })
+    assert.same({ 0, 0 }, nn.Sequential(swap)(a):totable()) -- the first goes on
+    local Bad = nn.layer { name = "Bad", forward = function(_, x) return x, 3 end }
+    assert.error_matches(function() Bad()(a) end, "forward returned number, expected a tensor")
+    local Mute = nn.layer { name = "Mute", forward = function() end }
+    assert.error_matches(function() Mute()(a) end, "forward returned 0 values, expected 1 to 8 tensors")
+    assert.error_matches(function() nn.Tanh()(a, b) end, "Tanh: 2 inputs, expected 1")
+    assert.error_matches(function() nn.Tanh()(nil) end, "Tanh: the input is missing")
+    assert.error_matches(function() nn.Tanh()(nil, b) end, "2 inputs, expected 1")
+  end)
+
   it("may share parameters: they are listed once", function()
     local Tied = nn.layer {
       init = function(self)

@@ -305,20 +305,20 @@ static void batch_norm_layer(void **unused) {
     gr_tensor *mean = gr_layer_buffer_peek(l, 0, &name), *var = gr_layer_buffer_peek(l, 1, &name);
     static const double means[] = {0.4, 0.76}, vars[] = {2.2, 3.28}; /* the batch: mean 4, unbiased variance 13 */
     for (int step = 0; step < 2; step++) {
-        check_ok(ctx, gr_layer_forward(l, 1, &x, &y));
+        check_ok(ctx, gr_layer_forward(l, 1, &x, 1, &y));
         check_close(mean, 1, &means[step], 1e-6);
         check_close(var, 1, &vars[step], 1e-6);
         check_close(y, 3, (double[]){-1.0190488, -0.33968294, 1.3587318}, 1e-6);
         gr_release(y);
     }
     check_ok(ctx, gr_layer_train(l, false));
-    check_ok(ctx, gr_layer_forward(l, 1, &x, &y));
+    check_ok(ctx, gr_layer_forward(l, 1, &x, 1, &y));
     for (int i = 0; i < 3; i++)
         assert_true(fabs(check_get(y, i) - (check_get(x, i) - 0.76) / sqrt(3.28 + 1e-5)) < 1e-6);
     check_close(mean, 1, &means[1], 1e-6);
     gr_release(y);
     wide = check_values(ctx, GR_F32, CHECK_DIMS(1, 2), (double[]){1, 2});
-    assert_int_equal(gr_layer_forward(l, 1, &wide, &y), GR_ERR_SHAPE);
+    assert_int_equal(gr_layer_forward(l, 1, &wide, 1, &y), GR_ERR_SHAPE);
     assert_non_null(strstr(gr_errmsg(ctx), "input f32[1,2] has 2 channels, expected 1"));
     gr_clear_error(ctx);
     gr_release(l), gr_release(x), gr_release(wide);

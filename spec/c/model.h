@@ -80,7 +80,7 @@ static inline gr_status model_loss(gr_layer *net, int images, gr_tensor **loss) 
     if (s == GR_OK) s = gr_tensor_new(ctx, GR_I64, 1, (int64_t[]){images}, &target);
     for (int i = 0; s == GR_OK && i < 36 * images; i++) ((float *)gr_tensor_data_peek(x))[i] = (float)(i * 37 % 23) / 23;
     for (int i = 0; s == GR_OK && i < images; i++) ((int64_t *)gr_tensor_data_peek(target))[i] = i % 3 + 1;
-    if (s == GR_OK) s = gr_layer_forward(net, 1, &x, &y);
+    if (s == GR_OK) s = gr_layer_forward(net, 1, &x, 1, &y);
     if (s == GR_OK) s = gr_apply(ctx, gr_op_find("cross_entropy"), 2, (gr_tensor *[]){y, target}, NULL, loss);
     gr_release(x);
     gr_release(y);
