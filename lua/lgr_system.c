@@ -1,6 +1,9 @@
-/* What stock Lua cannot ask the system: a wall clock, the terminal, memory use of the process. */
+/* What stock Lua cannot ask the system: a wall clock, the terminal, memory use of the process, folders. */
+#include <errno.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,7 +33,22 @@ static int system_peak_rss(lua_State *L) {
     return 1;
 }
 
+/* gr.make_directory(path) -> true, also where it is there already; or nil and why not */
+static int system_make_directory(lua_State *L) {
+    const char *path = luaL_checkstring(L, 1);
+    struct stat st;
+    if (mkdir(path, 0777) != 0 && !(errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))) {
+        const char *why = strerror(errno);
+        lua_pushnil(L);
+        lua_pushfstring(L, "%s: cannot make this folder: %s", path, why);
+        return 2;
+    }
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
 static const luaL_Reg system_functions[] = {
-    {"clock", system_clock}, {"terminal", system_terminal}, {"peak_rss", system_peak_rss}, {0}};
+    {"clock", system_clock}, {"terminal", system_terminal}, {"peak_rss", system_peak_rss},
+    {"make_directory", system_make_directory}, {0}};
 
 void lgr_open_system(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, system_functions); }

@@ -14,9 +14,11 @@ local model = nn.Sequential(
   nn.Linear(128, 100), nn.ReLU(), nn.Linear(100, 10))
 print(model)
 
+local loader = gr.data.loader(train, { batch_size = o.batch, shuffle = true })
 local result = gr.fit {
-  model = model, train = train, test = test, epochs = o.epochs, batch_size = o.batch, clip = 1.0,
-  optimizer = gr.optim.AdamW(model:parameters(), { lr = o.lr, weight_decay = 0.02 }),
-  schedule = function(step, run) return o.lr * 0.5 * (1 + math.cos(math.pi * step / run.steps)) end,
+  model = model, train = loader, test = test, epochs = o.epochs, clip = 1.0,
+  optimizer = gr.optim.AdamW(model:parameters(), {
+    lr = gr.schedule.cosine(o.lr, { steps = o.epochs * #loader }), weight_decay = 0.02,
+  }),
 }
 print(("test accuracy %.4f"):format(result.accuracy))

@@ -14,7 +14,7 @@ describe("data", function()
     local set = { x = gr.tensor { 1, 2, 3, 4, 5, 6, 7 }, y = gr.tensor({ 1, 2, 3, 4, 5, 6, 7 }, "i64") }
     local function order(options)
       local out, sizes = {}, {}
-      for x, y, step, steps in gr.data.batches(set, options) do
+      for x, y, step, steps in gr.data.loader(set, options):batches() do
         assert.same(x:totable(), y:totable())
         assert.is_true(step <= steps)
         sizes[#sizes + 1] = #y
@@ -34,6 +34,63 @@ describe("data", function()
     assert.same(plain, a)
     assert.equal(6, #order { batch_size = 3, drop_last = true })
     assert.error_matches(function() order { batchsize = 3 } end, "unknown option 'batchsize'")
+  end)
+
+  it("goes on at the place that was saved, in the same order", function()
+    local rows = {}
+    for i = 1, 50 do rows[i] = i end
+    local set = { x = gr.tensor(rows), y = gr.tensor(rows, "i64") }
+    local function rest(loader, epochs)
+      local seen = {}
+      while loader.epoch <= epochs do
+        for x in loader:batches() do
+          for _, v in ipairs(x:totable()) do seen[#seen + 1] = v end
+        end
+      end
+      return seen
+    end
+    local options = { batch_size = 8, shuffle = true, seed = 3 }
+    local whole = rest(gr.data.loader(set, options), 3)
+    for place = 1, 20 do
+      local a, done, taken = gr.data.loader(set, options), 0, 0
+      repeat
+        for x in a:batches() do
+          done, taken = done + 1, taken + #x
+          if done == place then break end
+        end
+      until done == place
+      options.seed = 4 -- what is loaded wins
+      local b = gr.data.loader(set, options)
+      b:load_state_dict(a:state_dict())
+      options.seed = 3
+      assert.same(table.move(whole, taken + 1, #whole, 1, {}), rest(b, 3))
+      gr.rand(3) -- the order is its own
+    end
+    local other = gr.data.loader(set, { batch_size = 4 })
+    assert.error_matches(function() other:load_state_dict(gr.data.loader(set, options):state_dict()) end,
+      "saved with batch_size = 8; here it is 4")
+    assert.equal("loader: 50 samples, 13 batches of 4; epoch 1, step 0", tostring(other))
+  end)
+
+  it("applies a transform to every batch", function()
+    local set = { x = gr.ones(4, 2), y = gr.zeros(4) }
+    for x, y in gr.data.loader(set, { batch_size = 2, transform = function(a, b) return a * 3, b - 1 end }):batches() do
+      assert.same({ { 3.0, 3.0 }, { 3.0, 3.0 } }, x:totable())
+      assert.same({ -1.0, -1.0 }, y:totable())
+    end
+  end)
+
+  it("refuses sets and options it cannot use", function()
+    local set = { x = gr.ones(4, 2), y = gr.zeros(3) }
+    for message, f in pairs {
+      ["x has 4 rows, y has 3"] = function() gr.data.loader(set) end,
+      ["a table with tensors x and y"] = function() gr.data.loader { 1, 2 } end,
+      ["batch_size is 0, expected a whole number above 0"] = function()
+        gr.data.loader({ x = gr.ones(4), y = gr.ones(4) }, { batch_size = 0 })
+      end,
+    } do
+      assert.error_matches(f, message)
+    end
   end)
 
   it("reads the digits that are shipped", function()

@@ -1,14 +1,17 @@
 -- Command-line options of a script: cli.parse(arg, {epochs = 3, ...}) -> options, positional arguments.
-local cli = {}
+local cli = { TEXT = {} }
 
---- Options are `--name VALUE` or `--name=VALUE`, of their default's type; a boolean takes no value.
+--- Options are `--name VALUE` or `--name=VALUE`, of their default's type; a boolean takes no value. cli.TEXT stands for
+-- a text without a default: nil unless given.
 -- Unknown ones stop the script with the list of those there are.
 function cli.parse(args, defaults)
   local options, rest, i = {}, {}, 1
-  for k, v in pairs(defaults) do options[k] = v end
+  for k, v in pairs(defaults) do if v ~= cli.TEXT then options[k] = v end end
   local function fail(message)
     local names = {}
-    for k, v in pairs(defaults) do names[#names + 1] = ("--%s (%s)"):format(k, tostring(v)) end
+    for k, v in pairs(defaults) do
+      names[#names + 1] = "--" .. k .. (v ~= cli.TEXT and " (" .. tostring(v) .. ")" or "")
+    end
     table.sort(names)
     error(("%s\noptions: %s"):format(message, table.concat(names, ", ")), 0)
   end

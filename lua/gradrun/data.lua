@@ -53,34 +53,95 @@ function data.digits(path)
   return pick(parts.train), pick(parts.test)
 end
 
---- for x, y, step, steps in data.batches(set, {batch_size =, shuffle =, drop_last =}) do … end
--- x is floating; u8 images are scaled by set.scale. The order comes from the context's generator.
-function data.batches(set, options)
+-- ---- batches ------------------------------------------------------------------------------------------------
+
+local loader = {}
+loader.__index = loader
+
+local OPTIONS = { batch_size = true, shuffle = true, drop_last = true, seed = true, transform = true }
+
+local function check_set(set)
+  local ok = type(set) == "table" and gr.is_tensor(set.x) and gr.is_tensor(set.y) and set.x.rank > 0 and set.y.rank > 0
+  if not ok then error("loader: a set is a table with tensors x and y, a sample a row", 3) end
+  if #set.x ~= #set.y then error(("loader: x has %d rows, y has %d"):format(#set.x, #set.y), 3) end
+end
+
+--- loader = data.loader(set, { batch_size = 64, shuffle = false, drop_last = false, seed =, transform = })
+-- The batches of a set in an order that its seed and the epoch fix, so that the place reached can be saved.
+-- seed: drawn from gradrun's generator unless given. transform(x, y) → x, y is applied to every batch.
+function data.loader(set, options)
+  check_set(set)
   options = options or {}
   for k in pairs(options) do
-    if k ~= "batch_size" and k ~= "shuffle" and k ~= "drop_last" then
-      error(("batches: unknown option '%s' (known: batch_size shuffle drop_last)"):format(tostring(k)), 2)
+    if not OPTIONS[k] then
+      error(("loader: unknown option '%s' (known: batch_size drop_last seed shuffle transform)"):format(tostring(k)), 2)
     end
   end
-  local size, n = options.batch_size or 64, #set.x
-  local order = options.shuffle and gr.permutation(n) or nil
-  local steps = options.drop_last and n // size or (n + size - 1) // size
-  local step = 0
+  local size = options.batch_size or 64
+  if math.type(size) ~= "integer" or size < 1 then
+    error(("loader: batch_size is %s, expected a whole number above 0"):format(tostring(size)), 2)
+  end
+  local self = { set = set, batch_size = size, shuffle = options.shuffle or false, transform = options.transform,
+                 drop_last = options.drop_last or false, epoch = 1, step = 0 }
+  self.seed = options.seed or self.shuffle and gr.rand(1, { dtype = "f64" }):mul(2 ^ 53):to("i64"):item() or 0
+  return setmetatable(self, loader)
+end
+
+--- #loader: the batches of an epoch.
+function loader:__len()
+  local n = #self.set.x
+  return self.drop_last and n // self.batch_size or (n + self.batch_size - 1) // self.batch_size
+end
+
+function loader:__tostring()
+  return ("loader: %d samples, %d batches of %d%s; epoch %d, step %d"):format(#self.set.x, #self, self.batch_size,
+    self.shuffle and ", shuffled" or "", self.epoch, self.step)
+end
+
+local function batch(self, order, step)
+  local set = self.set
+  local from = (step - 1) * self.batch_size + 1
+  local count = math.min(self.batch_size, #set.x - from + 1)
+  local x, y
+  if order then
+    local rows = order:narrow(1, from, count)
+    x, y = set.x:index_select(1, rows), set.y:index_select(1, rows)
+  else
+    x, y = set.x:narrow(1, from, count), set.y:narrow(1, from, count)
+  end
+  if x.dtype == "u8" then x = x:to(gr.default_dtype()):mul_(set.scale or 1) end
+  if self.transform then x, y = self.transform(x, y) end
+  return x, y
+end
+
+--- for x, y, step, steps in loader:batches() do … end: what is left of the epoch under way; after its last batch the
+-- next epoch begins. x is floating: u8 images are scaled by set.scale.
+function loader:batches()
+  local steps = #self
+  local order = self.shuffle and gr.permutation(#self.set.x, { seed = self.seed, counter = self.epoch }) or nil
   return function()
-    if step == steps then return nil end
-    local from = step * size + 1
-    local count = math.min(size, n - from + 1)
-    step = step + 1
-    local x, y
-    if order then
-      local rows = order:narrow(1, from, count)
-      x, y = set.x:index_select(1, rows), set.y:index_select(1, rows)
-    else
-      x, y = set.x:narrow(1, from, count), set.y:narrow(1, from, count)
+    if self.step >= steps then
+      self.epoch, self.step = self.epoch + 1, 0
+      return nil
     end
-    if x.dtype == "u8" then x = x:to(gr.default_dtype()):mul_(set.scale or 1) end
-    return x, y, step, steps
+    local x, y = batch(self, order, self.step + 1)
+    self.step = self.step + 1
+    return x, y, self.step, steps
   end
+end
+
+--- Where it is: the next batch is that of step + 1 in this epoch.
+function loader:state_dict()
+  return { epoch = self.epoch, step = self.step, seed = self.seed, samples = #self.set.x, batch_size = self.batch_size }
+end
+
+function loader:load_state_dict(state)
+  for k, v in pairs { samples = #self.set.x, batch_size = self.batch_size } do
+    if state[k] ~= v then
+      error(("loader: it was saved with %s = %s; here it is %d"):format(k, tostring(state[k]), v), 2)
+    end
+  end
+  self.epoch, self.step, self.seed = state.epoch, state.step, state.seed
 end
 
 return data

@@ -12,20 +12,21 @@ local function duration(seconds)
   return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60)
 end
 
---- progress.new{ epochs = n, steps = steps in an epoch, out = io.stderr }
+--- progress.new{ epochs = n, steps = steps in an epoch, done = 0 steps done before, out = io.stderr }
 function progress.new(options)
   return setmetatable({
-    epochs = options.epochs, steps = options.steps, out = options.out or io.stderr,
+    epochs = options.epochs, steps = options.steps, before = options.done or 0, out = options.out or io.stderr,
     columns = gr.terminal(), start = gr.clock(), drawn = -1, samples = 0,
   }, progress)
 end
 
 local function text(self, s)
   local now = gr.clock() - self.start
-  local done = ((s.epoch - 1) * self.steps + s.step) / (self.epochs * self.steps)
+  local done = (s.epoch - 1) * self.steps + s.step
+  local left = now / math.max(done - self.before, 1) * (self.epochs * self.steps - done)
   return ("epoch %d/%d  step %d/%d  %.0f samples/s  %s left  loss %.4f  accuracy %.4f  gradient %.3g → %.3g"):format(
     s.epoch, self.epochs, s.step, self.steps, self.samples / math.max(now, 1e-9),
-    duration(now / done - now), s.loss, s.accuracy, s.norm, s.norm_after)
+    duration(left), s.loss, s.accuracy, s.norm, s.norm_after)
 end
 
 --- Counts a step; draws at most ten times a second. s: {epoch, step, loss, accuracy, norm, norm_after}.
@@ -39,6 +40,12 @@ function progress:step(s, samples)
   local width = utf8.len(line)
   if width >= self.columns then line = line:sub(1, utf8.offset(line, self.columns) - 1) end
   self.out:write("\r\27[K", line)
+  self.out:flush()
+end
+
+--- A line of its own above the live one.
+function progress:note(words)
+  self.out:write(self.columns and "\r\27[K" or "", words, "\n")
   self.out:flush()
 end
 

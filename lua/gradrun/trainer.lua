@@ -6,15 +6,16 @@ local progress = require "gradrun.progress"
 
 local trainer = {}
 
-local KNOWN = { model = true, optimizer = true, train = true, test = true, loss = true, epochs = true, batch_size = true,
-                clip = true, schedule = true, on_epoch = true, quiet = true }
+local KNOWN = { model = true, optimizer = true, train = true, test = true, loss = true, epochs = true,
+                batch_size = true, clip = true, on_epoch = true, quiet = true, save = true, save_every = true,
+                resume = true, state = true }
 
 --- Share of right answers of the model on a set; in eval mode, without recording.
 function trainer.accuracy(model, set, batch_size)
   local training, right = model.training, 0
   model:eval()
   gr.no_grad(function()
-    for x, y in data.batches(set, { batch_size = batch_size or 256 }) do
+    for x, y in data.loader(set, { batch_size = batch_size or 256 }):batches() do
       gr.scope(function() right = right + model(x):argmax(2):eq(y):sum():item() end)
     end
   end)
@@ -37,57 +38,107 @@ local function clipper(clip, parameters)
   end
 end
 
+-- ---- checkpoints ----------------------------------------------------------------------------------------------
+
+-- What a run is made of; `run` holds its numbers.
+local function parts_of(o, loader, run)
+  local parts = { model = o.model, optimizer = o.optimizer, data = loader, run = run }
+  for k, v in pairs(o.state or {}) do
+    if parts[k] then error(("fit: state.%s: that name is fit's own"):format(k), 3) end
+    parts[k] = v
+  end
+  return parts
+end
+
+local function exists(path)
+  local f = io.open(path, "rb")
+  return f and f:close()
+end
+
+-- The file a run saves to, its folder made; nil if it does not save.
+local function checkpoint_of(o)
+  if not o.save then
+    if o.resume then error("fit: resume needs save, the folder to resume from", 3) end
+    return nil
+  end
+  local made, message = gr.make_directory(o.save)
+  if not made then error("fit: " .. message, 3) end
+  return o.save .. "/checkpoint.safetensors"
+end
+
+-- Restores what a run is made of from its checkpoint, if there is one; returns the run's numbers.
+local function resume(o, path, loader, run)
+  if not exists(path) then return run end
+  local parts = parts_of(o, loader, nil)
+  local loaded, message = gr.load(path, parts)
+  if not loaded then error("fit: " .. message, 3) end
+  return loaded.run
+end
+
+-- ---- the loop -----------------------------------------------------------------------------------------------
+
+local function train_step(o, run, clip, x, y)
+  local optimizer = o.optimizer
+  optimizer:zero_grad()
+  local z = o.model(x)
+  local loss = o.loss(z, y)
+  loss:backward()
+  local before, after = clip()
+  optimizer:step()
+  local s = { loss = loss:item(), accuracy = gr.no_grad(function() return z:argmax(2):eq(y):sum():item() / #y end) }
+  run.seen = run.seen + 1
+  for k, v in pairs(s) do run[k] = run[k] + (v - run[k]) / math.min(run.seen, 50) end -- of about the last fifty steps
+  return before, after
+end
+
 --- Trains; returns {accuracy = on the test set after the last epoch, best =, loss =, seconds =}.
--- o.model, o.optimizer, o.train = {x, y}; o.test; o.loss (cross_entropy); o.epochs (1); o.batch_size (64);
--- o.clip; o.schedule = function(step, state) → rate, state = {steps, epoch, loss}; o.on_epoch(epoch, result).
+-- o.model, o.optimizer, o.train = {x, y} or a loader; o.test; o.loss (cross_entropy); o.epochs (1); o.batch_size (64);
+-- o.clip: a number, or a function(parameters) → norm before, norm after; o.on_epoch(epoch, result); o.quiet.
+-- o.save: a folder, where checkpoint.safetensors is written after every epoch and every o.save_every (500) steps;
+-- o.resume: goes on from there, to the same end bit for bit, or begins if there is none; o.state: more to save, by
+-- name (a plateau schedule, the script's own numbers).
 function trainer.fit(o)
   for k in pairs(o) do
     if not KNOWN[k] then error(("fit: unknown option '%s'"):format(tostring(k)), 2) end
   end
-  local model, optimizer, loss_fn = o.model, o.optimizer, o.loss or gr.nn.functional.cross_entropy
-  local epochs, size = o.epochs or 1, o.batch_size or 64
-  local parameters = model:parameters()
-  local clip = clipper(o.clip, parameters)
-  local steps = (#o.train.x + size - 1) // size
-  local line = not o.quiet and progress.new { epochs = epochs, steps = steps }
-  local state = { steps = epochs * steps, epoch = 1 }
-  local result, start = { best = 0 }, gr.clock()
+  o = setmetatable({ loss = o.loss or gr.nn.functional.cross_entropy, epochs = o.epochs or 1,
+                     save_every = o.save_every or 500 }, { __index = o })
+  local loader = o.train.batches and o.train or data.loader(o.train, { batch_size = o.batch_size, shuffle = true })
+  local clip, path = clipper(o.clip, o.model:parameters()), checkpoint_of(o)
+  local run = { seen = 0, loss = 0.0, accuracy = 0.0, best = 0.0, test = 0.0, seconds = 0.0 }
+  if o.resume then run = resume(o, path, loader, run) end
+  local line = not o.quiet and progress.new { epochs = o.epochs, steps = #loader,
+    done = (loader.epoch - 1) * #loader + loader.step }
+  local start = gr.clock() - run.seconds
 
-  local function train_step(x, y, step)
-    if o.schedule then optimizer.lr = o.schedule((state.epoch - 1) * steps + step, state) end
-    optimizer:zero_grad()
-    local z = model(x)
-    local loss = loss_fn(z, y)
-    loss:backward()
-    local before, after = clip()
-    optimizer:step()
-    state.loss = loss:item()
-    return { epoch = state.epoch, step = step, loss = state.loss, norm = before, norm_after = after,
-             accuracy = gr.no_grad(function() return z:argmax(2):eq(y):sum():item() / #y end) }
+  local function save()
+    run.seconds = gr.clock() - start
+    local ok, message = gr.save(path, parts_of(o, loader, run))
+    if not ok and line then line:note("not saved: " .. message) end -- the earlier checkpoint is still there
   end
 
-  model:train()
-  for epoch = 1, epochs do
-    state.epoch = epoch
-    local s, mean = nil, { loss = 0, accuracy = 0 }
-    for x, y, step in data.batches(o.train, { batch_size = size, shuffle = true }) do
-      s = gr.scope(train_step, x, y, step)
-      for k in pairs(mean) do
-        mean[k] = mean[k] + (s[k] - mean[k]) / math.min(step, 50) -- of about the last fifty steps
-        s[k] = mean[k]
-      end
-      if line then line:step(s, #y) end
+  o.model:train()
+  while loader.epoch <= o.epochs do
+    local epoch, before, after = loader.epoch, 0, 0
+    local function state(step)
+      return { epoch = epoch, step = step, loss = run.loss, accuracy = run.accuracy, norm = before, norm_after = after }
     end
-    result.loss = s.loss
+    if loader.step == 0 then run.seen = 0 end
+    for x, y, step, steps in loader:batches() do
+      before, after = gr.scope(train_step, o, run, clip, x, y)
+      if line then line:step(state(step), #y) end
+      if path and step % o.save_every == 0 and step < steps then save() end
+    end
     if o.test then
-      result.accuracy = trainer.accuracy(model, o.test)
-      result.best = math.max(result.best, result.accuracy)
+      run.test = trainer.accuracy(o.model, o.test)
+      run.best = math.max(run.best, run.test)
     end
-    result.seconds = gr.clock() - start
-    if line then line:epoch(s, o.test and ("test accuracy %.4f"):format(result.accuracy)) end
-    if o.on_epoch then o.on_epoch(epoch, result) end
+    if line then line:epoch(state(#loader), o.test and ("test accuracy %.4f"):format(run.test)) end
+    if path then save() end
+    run.seconds = gr.clock() - start
+    if o.on_epoch then o.on_epoch(epoch, { accuracy = run.test, best = run.best, loss = run.loss, seconds = run.seconds }) end
   end
-  return result
+  return { accuracy = o.test and run.test or nil, best = run.best, loss = run.loss, seconds = run.seconds }
 end
 
 return trainer
