@@ -221,12 +221,13 @@ GR_API bool gr_set_anomaly(gr_ctx *ctx, bool on);
 
 typedef struct gr_dims { int32_t n; int64_t v[GR_MAX_RANK]; } gr_dims;
 
+#define GR_POS_NONE INT64_MIN
 typedef enum gr_attr_kind {
     GR_ATTR_REAL,   /* double */
     GR_ATTR_INT,    /* int64_t */
     GR_ATTR_BOOL,   /* bool */
     GR_ATTR_DIM,    /* int64_t: a dimension; negative counts from the end; scripts count from 1 */
-    GR_ATTR_POS,    /* int64_t: a position along a dimension; scripts count from 1 */
+    GR_ATTR_POS,    /* int64_t: a position along a dimension; scripts count from 1; GR_POS_NONE: none was given */
     GR_ATTR_DIMS,   /* gr_dims: a set of dimensions; n = -1 when none was given */
     GR_ATTR_SHAPE,  /* gr_dims: sizes */
     GR_ATTR_PAIR,   /* int64_t[2]: one number stands for both */

@@ -114,6 +114,7 @@ static inline int gri_variant(const gr_ctx *ctx, gr_dtype t) { return (t == GR_F
 typedef struct gri_shape_attrs { gr_dims shape; } gri_shape_attrs;   /* sum_to, expand, reshape */
 typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs; /* narrow, cat */
 typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
+typedef struct gri_fill_attrs { gr_dims shape; int64_t dtype; double value; } gri_fill_attrs; /* fill */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
 typedef struct gri_batch_norm_attrs { bool training; double eps; } gri_batch_norm_attrs;  /* batch_norm, its layers */
