@@ -118,6 +118,11 @@ typedef struct gri_fill_attrs { gr_dims shape; int64_t dtype; double value; } gr
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
 typedef struct gri_batch_norm_attrs { bool training; double eps; } gri_batch_norm_attrs;  /* batch_norm, its layers */
+typedef struct gri_attention_attrs {                                 /* attention, MultiheadAttention */
+    double dropout_p, scale; /* scale NaN: 1/√d */
+    bool is_causal;
+    int64_t seed, counter;
+} gri_attention_attrs;
 typedef struct gri_conv2d_attrs {                                    /* conv2d, its gradients, Conv2d */
     int64_t stride[2], padding[2], dilation[2], groups;
     gr_dims shape; /* gradients: of what they are for */
