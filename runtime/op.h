@@ -123,10 +123,14 @@ typedef struct gri_attention_attrs {                                 /* attentio
     bool is_causal;
     int64_t seed, counter;
 } gri_attention_attrs;
-typedef struct gri_conv2d_attrs {                                    /* conv2d, its gradients, Conv2d */
+typedef struct gri_conv2d_attrs {                                    /* conv1d and conv2d, gradients, layers */
     int64_t stride[2], padding[2], dilation[2], groups;
     gr_dims shape; /* gradients: of what they are for */
 } gri_conv2d_attrs;
+typedef struct gri_conv_transpose2d_attrs {                          /* conv_transpose2d, ConvTranspose2d */
+    gri_conv2d_attrs conv;
+    int64_t output_padding[2];
+} gri_conv_transpose2d_attrs;
 typedef struct gri_max_pool2d_attrs {                                /* max_pool2d, MaxPool2d */
     int64_t kernel_size[2], stride[2], padding[2], dilation[2];
     bool ceil_mode;
