@@ -307,7 +307,8 @@ void gr_memory_get(const gr_ctx *ctx, gr_memory *out) {
                        .hard = ctx->hard, .system_calls = ctx->system_calls,
                        .tensors = ctx->objects[GRI_TENSOR], .storages = ctx->objects[GRI_STORAGE],
                        .nodes = ctx->objects[GRI_NODE], .layers = ctx->objects[GRI_LAYER],
-                       .optims = ctx->objects[GRI_OPTIM], .hooks = ctx->objects[GRI_HOOK]};
+                       .optims = ctx->objects[GRI_OPTIM], .hooks = ctx->objects[GRI_HOOK],
+                       .dicts = ctx->objects[GRI_DICT]};
 }
 
 /* Thresholds of design 6, measured there: one minor collection every max(8 MiB, soft/8), a full one over the
