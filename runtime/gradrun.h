@@ -115,6 +115,8 @@ GR_API gr_status gr_fail(gr_ctx *ctx, gr_status code, const char *fmt, ...) GR_P
 GR_API gr_status gr_fail_within(gr_ctx *ctx, const char *fmt, ...) GR_PRINTF(2, 3);
 
 GR_API void gr_memory_get(const gr_ctx *ctx, gr_memory *out);
+/* Lowers the hard limit. Fails with GR_ERR_ARG if it is 0 or above the limit in force. */
+GR_API gr_status gr_memory_limit(gr_ctx *ctx, size_t hard_bytes);
 GR_API void gr_memory_trim(gr_ctx *ctx); /* gives the pool's cached bytes back to the system */
 /* What an owner of garbage-collected handles should do before the next allocation (design 6). */
 typedef enum gr_pressure { GR_PRESSURE_NONE, GR_PRESSURE_MINOR, GR_PRESSURE_FULL, GR_PRESSURE_HARD } gr_pressure;
