@@ -250,7 +250,7 @@ local ACTS = {
   { 1, function()
     local kind = pick { "hook", "forward_hook", "backward_hook", "step_hook" }
     attempt("gr.hook", function()
-      local h <close> = setmetatable({ h = gr.hook[kind](callback()) }, { __close = function(s) s.h:remove() end })
+      local _ <close> = setmetatable({ h = gr.hook[kind](callback()) }, { __close = function(s) s.h:remove() end })
       for _ = 1, 3 do act() end
     end)
   end },
