@@ -42,10 +42,7 @@ static gr_status BatchNorm_init(gr_layer *l) {
     if (!a->affine) return GR_OK;
     GR_TRY(gri_layer_param(l, "weight", 1, &a->num_features, &weight));
     GR_TRY(gri_layer_param(l, "bias", 1, &a->num_features, &bias));
-    bool was = gr_set_grad_enabled(ctx, false);
-    gr_status s = gr_tensor_fill(weight, 1);
-    gr_set_grad_enabled(ctx, was);
-    return s;
+    return gri_fill_(weight, 1);
 }
 
 static inline char *BatchNorm_at(const gr_tensor *t, int64_t c) {

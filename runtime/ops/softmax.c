@@ -12,6 +12,7 @@
 #include "reduce.h"
 #include "rows.h"
 #include "softmax.h"
+#include "stream.h"
 
 typedef struct softmax_attrs { int64_t dim; } softmax_attrs;
 
@@ -25,13 +26,20 @@ typedef struct softmax_job {
     real *y;
     int64_t n, inner, rows;
     int64_t groups; /* of columns: in all, or, with inner above 1, in one outer */
+    bool stream;
     softmax_row_fn row;
     softmax_columns_fn columns;
 } softmax_job;
 
 static void softmax_rows(void *arg, int64_t from, int64_t to) {
     const softmax_job *j = arg;
-    for (int64_t r = from; r < to; r++) j->row(j->n, j->a + r * j->n, j->b + r * j->n, j->y + r * j->n);
+    _Alignas(64) real buffer[GRI_STREAM_ROW];
+    for (int64_t r = from; r < to; r++) {
+        real *y = j->y + r * j->n;
+        j->row(j->n, j->a + r * j->n, j->b + r * j->n, j->stream ? buffer : y);
+        if (j->stream) gri_stream(y, buffer, j->n);
+    }
+    if (j->stream) gri_stream_end();
 }
 
 static void softmax_short_rows(void *arg, int64_t from, int64_t to) {
@@ -72,6 +80,7 @@ static gr_status softmax_run(gri_call *c, softmax_row_fn row, softmax_columns_fn
     } else if (j.n <= GRI_SHORT) {
         gri_rows(c->ctx, j.groups, (j.n + 10) * GRI_COLUMNS, softmax_short_rows, &j);
     } else {
+        j.stream = gri_streams(c->out[0], j.n);
         gri_rows(c->ctx, j.rows, j.n + 40, softmax_rows, &j);
     }
     return gri_poll(c->ctx);
