@@ -196,7 +196,8 @@ void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs) {
     case GR_ATTR_DTYPE: lua_pushstring(L, gr_dtype_name((gr_dtype) * (const int64_t *)at)); break;
     case GR_ATTR_DIM:
     case GR_ATTR_POS:
-        lua_pushinteger(L, *(const int64_t *)at >= 0 ? *(const int64_t *)at + 1 : *(const int64_t *)at);
+        if (*(const int64_t *)at == GR_POS_NONE) lua_pushnil(L);
+        else lua_pushinteger(L, *(const int64_t *)at >= 0 ? *(const int64_t *)at + 1 : *(const int64_t *)at);
         break;
     case GR_ATTR_PAIR:
         lua_createtable(L, 2, 0);

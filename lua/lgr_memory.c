@@ -22,6 +22,13 @@ static int memory_report(lua_State *L) {
     return 1;
 }
 
+/* gr.memory_limit(bytes): no more than that for tensors and what belongs to them, from now on */
+static int memory_limit(lua_State *L) {
+    lgr_state *st = lgr_upstate(L);
+    lua_Integer n = luaL_checkinteger(L, 1);
+    return gr_memory_limit(st->ctx, n > 0 ? (size_t)n : 0) == GR_OK ? 0 : lgr_raise(L, st);
+}
+
 static int memory_trim(lua_State *L) {
     gr_memory_trim(lgr_upstate(L)->ctx);
     return 0;
@@ -108,7 +115,7 @@ static int memory_step(lua_State *L) {
 }
 
 static const luaL_Reg memory_functions[] = {
-    {"memory", memory_report}, {"trim", memory_trim}, {"scope", memory_scope}, {"keep", memory_keep},
+    {"memory", memory_report}, {"memory_limit", memory_limit}, {"trim", memory_trim}, {"scope", memory_scope}, {"keep", memory_keep},
     {"manual_seed", memory_manual_seed}, {"threads", memory_threads}, {"isa", memory_isa},
     {"default_dtype", memory_default_dtype}, {"step", memory_step}, {0}};
 

@@ -291,6 +291,15 @@ gr_status gri_grow(gr_ctx *ctx, void *array, int *cap, int n, size_t size) {
 
 void gri_array_free(gr_ctx *ctx, void *array, int cap, size_t size) { gri_delete(ctx, array, (size_t)cap * size); }
 
+gr_status gr_memory_limit(gr_ctx *ctx, size_t hard_bytes) {
+    if (hard_bytes == 0 || (ctx->hard && hard_bytes > ctx->hard))
+        return gr_fail(ctx, GR_ERR_ARG, "a memory limit of %zu bytes, expected 1 to %zu", hard_bytes,
+                       ctx->hard ? ctx->hard : SIZE_MAX);
+    ctx->hard = hard_bytes;
+    if (ctx->soft > hard_bytes) ctx->soft = hard_bytes;
+    return GR_OK;
+}
+
 void gr_memory_trim(gr_ctx *ctx) {
     for (int c = 0; c < GRI_BLOCK_CLASSES; c++) {
         while (ctx->blocks[c]) {
@@ -307,7 +316,8 @@ void gr_memory_get(const gr_ctx *ctx, gr_memory *out) {
                        .hard = ctx->hard, .system_calls = ctx->system_calls,
                        .tensors = ctx->objects[GRI_TENSOR], .storages = ctx->objects[GRI_STORAGE],
                        .nodes = ctx->objects[GRI_NODE], .layers = ctx->objects[GRI_LAYER],
-                       .optims = ctx->objects[GRI_OPTIM], .hooks = ctx->objects[GRI_HOOK]};
+                       .optims = ctx->objects[GRI_OPTIM], .hooks = ctx->objects[GRI_HOOK],
+                       .dicts = ctx->objects[GRI_DICT]};
 }
 
 /* Thresholds of design 6, measured there: one minor collection every max(8 MiB, soft/8), a full one over the

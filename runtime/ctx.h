@@ -20,7 +20,9 @@
 typedef enum gri_isa { GRI_GENERIC, GRI_AVX2, GRI_AVX512, GRI_ISAS } gri_isa;
 
 /* First member of everything gr_retain and gr_release accept. */
-typedef enum gri_kind { GRI_TENSOR, GRI_LAYER, GRI_OPTIM, GRI_HOOK, GRI_NODE, GRI_STORAGE, GRI_KINDS } gri_kind;
+typedef enum gri_kind {
+    GRI_TENSOR, GRI_LAYER, GRI_OPTIM, GRI_HOOK, GRI_DICT, GRI_NODE, GRI_STORAGE, GRI_KINDS
+} gri_kind;
 typedef struct gri_object {
     gr_ctx *ctx;
     int32_t refs; /* plain: a context belongs to one thread */

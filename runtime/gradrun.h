@@ -60,6 +60,7 @@ typedef struct gr_tensor gr_tensor; /* a strided view of a storage; may require 
 typedef struct gr_layer gr_layer;   /* parameters and how they are composed */
 typedef struct gr_optim gr_optim;   /* parameter groups and their state */
 typedef struct gr_hook gr_hook;     /* one registration: the handle that removes it */
+typedef struct gr_dict gr_dict;     /* named tensors in order, and texts: a state dict, a file's content */
 typedef struct gr_op gr_op;         /* an operation's descriptor; constant, shared by all contexts */
 typedef struct gr_layer_kind gr_layer_kind;
 typedef struct gr_optim_kind gr_optim_kind;
@@ -95,7 +96,7 @@ typedef struct gr_memory {
     size_t cached;          /* bytes kept by the pool for the next step, not counted in live */
     size_t soft, hard;      /* limits in force; hard 0: none */
     uint64_t system_calls;  /* calls of the system allocator so far: constant over warm steps */
-    int64_t tensors, storages, nodes, layers, optims, hooks; /* live objects */
+    int64_t tensors, storages, nodes, layers, optims, hooks, dicts; /* live objects */
 } gr_memory;
 
 GR_API void gr_config_init(gr_config *cfg);
@@ -114,6 +115,8 @@ GR_API gr_status gr_fail(gr_ctx *ctx, gr_status code, const char *fmt, ...) GR_P
 GR_API gr_status gr_fail_within(gr_ctx *ctx, const char *fmt, ...) GR_PRINTF(2, 3);
 
 GR_API void gr_memory_get(const gr_ctx *ctx, gr_memory *out);
+/* Lowers the hard limit. Fails with GR_ERR_ARG if it is 0 or above the limit in force. */
+GR_API gr_status gr_memory_limit(gr_ctx *ctx, size_t hard_bytes);
 GR_API void gr_memory_trim(gr_ctx *ctx); /* gives the pool's cached bytes back to the system */
 /* What an owner of garbage-collected handles should do before the next allocation (design 6). */
 typedef enum gr_pressure { GR_PRESSURE_NONE, GR_PRESSURE_MINOR, GR_PRESSURE_FULL, GR_PRESSURE_HARD } gr_pressure;
@@ -145,7 +148,7 @@ GR_API gr_dtype gr_default_dtype(const gr_ctx *ctx);
 GR_API bool gr_set_grad_enabled(gr_ctx *ctx, bool on);
 GR_API bool gr_grad_enabled(const gr_ctx *ctx);
 
-/* Any object of this library: tensor, layer, optim, hook. */
+/* Any object of this library: tensor, layer, optim, hook, dict. */
 GR_API void *gr_retain(void *object);
 GR_API void gr_release(void *object);
 GR_API gr_ctx *gr_ctx_peek(const void *object);
@@ -221,12 +224,13 @@ GR_API bool gr_set_anomaly(gr_ctx *ctx, bool on);
 
 typedef struct gr_dims { int32_t n; int64_t v[GR_MAX_RANK]; } gr_dims;
 
+#define GR_POS_NONE INT64_MIN
 typedef enum gr_attr_kind {
     GR_ATTR_REAL,   /* double */
     GR_ATTR_INT,    /* int64_t */
     GR_ATTR_BOOL,   /* bool */
     GR_ATTR_DIM,    /* int64_t: a dimension; negative counts from the end; scripts count from 1 */
-    GR_ATTR_POS,    /* int64_t: a position along a dimension; scripts count from 1 */
+    GR_ATTR_POS,    /* int64_t: a position along a dimension; scripts count from 1; GR_POS_NONE: none was given */
     GR_ATTR_DIMS,   /* gr_dims: a set of dimensions; n = -1 when none was given */
     GR_ATTR_SHAPE,  /* gr_dims: sizes */
     GR_ATTR_PAIR,   /* int64_t[2]: one number stands for both */
@@ -416,6 +420,22 @@ typedef struct gr_clip_report {
 GR_API gr_status gr_clip(gr_ctx *ctx, const gr_clip_kind *kind, int n, gr_tensor *const *params, const void *attrs,
                          gr_clip_report *report);
 
+/* ---- state dicts ------------------------------------------------------------------------------------------ */
+
+/* An empty one. */
+GR_API gr_status gr_dict_new(gr_ctx *ctx, gr_dict **out);
+/* The tensor called name (copied; not NULL): added behind the others, or in the place of the one called so; NULL
+ * removes that. Nothing is copied of the tensor itself. */
+GR_API gr_status gr_dict_set(gr_dict *d, const char *name, gr_tensor *t);
+GR_API int gr_dict_count(const gr_dict *d);
+GR_API gr_tensor *gr_dict_at_peek(const gr_dict *d, int i, const char **name); /* name may be NULL */
+GR_API gr_tensor *gr_dict_find_peek(const gr_dict *d, const char *name);       /* NULL if there is none */
+/* The same for texts, which go with the tensors into a file and come back. Copied; valid until they are set again. */
+GR_API gr_status gr_dict_set_text(gr_dict *d, const char *key, const char *text);
+GR_API int gr_dict_texts(const gr_dict *d);
+GR_API const char *gr_dict_text_peek(const gr_dict *d, int i, const char **key);
+GR_API const char *gr_dict_find_text_peek(const gr_dict *d, const char *key);
+
 /* ---- files ------------------------------------------------------------------------------------------------ */
 
 /* Reads an IDX file, gzipped or not, into a new tensor: u8 stays u8; other element types become i64, f32 or
@@ -423,6 +443,14 @@ GR_API gr_status gr_clip(gr_ctx *ctx, const gr_clip_kind *kind, int n, gr_tensor
 GR_API gr_status gr_idx_read(gr_ctx *ctx, const char *path, gr_tensor **out);
 /* Reads numbers separated by commas, semicolons or blanks, gzipped or not, as an f32 matrix. */
 GR_API gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out);
+/* Reads a safetensors file: its tensors, in the header's order, and its metadata as texts. F64, F32, I64, U8 and BOOL
+ * (as u8) as they are; F16 and BF16 become f32; I8, I16, U16, I32 and U32 become i64. Everything the file says is
+ * checked first: GR_ERR_FORMAT names path, tensor and numbers. */
+GR_API gr_status gr_safetensors_read(gr_ctx *ctx, const char *path, gr_dict **out);
+/* Writes one: strided tensors row-major. The bytes go to PATH.saving, are synced and then renamed, so that an earlier
+ * file stays as it was until the new one is whole, whatever happens; if this fails nothing is left behind. Names and
+ * texts must be UTF-8 (GR_ERR_ARG). GR_ERR_IO names path and reason. */
+GR_API gr_status gr_safetensors_write(const gr_dict *d, const char *path);
 
 /* ---- Lua runtimes -----------------------------------------------------------------------------------------
  * Scripts in a host program: a Lua state with gradrun in it, and the context its tensors live in.

@@ -130,12 +130,15 @@ gr_status gri_hooks_run(gri_hooks *o, int slot, gr_event *e, gr_tensor **value) 
         e->hook = h;
         e->replace = NULL;
         h->running++;
+        bool recording = gr_grad_enabled(e->ctx);
         s = h->fn(h->ud, e);
+        gr_set_grad_enabled(e->ctx, recording); /* what a hook switches is its own */
         h->running--;
         hook_drop(h);
         if (s == GR_OK && e->replace && value && *value) s = hook_replace(e, value);
+        gr_release(e->replace); /* what was not put in place */
+        e->replace = NULL;
         if (s != GR_OK) {
-            gr_release(e->replace);
             gr_fail(e->ctx, s, "failed without a message");
             gr_fail_within(e->ctx, "hook%s%s on %s", h->name ? " " : "", h->name ? h->name : "",
                            e->name && *e->name ? e->name : "an unnamed tensor");

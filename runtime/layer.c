@@ -194,15 +194,27 @@ gr_status gri_layer_param(gr_layer *l, const char *name, int rank, const int64_t
     return s;
 }
 
-gr_status gri_uniform_(gr_tensor *t, double bound) {
+/* Fills t by an op that draws; attrs begin with `draw`, which is filled here. */
+static gr_status layer_draw(gr_tensor *t, const gr_op *op, gri_draw_attrs *draw) {
     gr_ctx *ctx = t->head.ctx;
-    gri_uniform_attrs a = {.draw = {.shape = {.n = t->rank}, .dtype = t->dtype}, .lo = -bound, .hi = bound};
-    memcpy(a.draw.shape.v, t->dims, t->rank * sizeof *t->dims);
-    gr_random_next(ctx, &a.draw.seed, &a.draw.counter);
+    draw->dtype = t->dtype;
+    draw->shape.n = t->rank;
+    memcpy(draw->shape.v, t->dims, t->rank * sizeof *t->dims);
+    gr_random_next(ctx, &draw->seed, &draw->counter);
     bool was = gr_set_grad_enabled(ctx, false);
-    gr_status s = gr_apply_into(ctx, &gri_op_uniform, 0, NULL, &a, t);
+    gr_status s = gr_apply_into(ctx, op, 0, NULL, draw, t);
     gr_set_grad_enabled(ctx, was);
     return s;
+}
+
+gr_status gri_uniform_(gr_tensor *t, double bound) {
+    gri_uniform_attrs a = {.lo = -bound, .hi = bound};
+    return layer_draw(t, &gri_op_uniform, &a.draw);
+}
+
+gr_status gri_normal_(gr_tensor *t, double mean, double std) {
+    gri_normal_attrs a = {.mean = mean, .std = std};
+    return layer_draw(t, &gri_op_normal, &a.draw);
 }
 
 gr_status gri_fill_(gr_tensor *t, double value) {

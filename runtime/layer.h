@@ -52,6 +52,8 @@ struct gr_layer_kind {
 gr_status gri_layer_param(gr_layer *l, const char *name, int rank, const int64_t *dims, gr_tensor **peek);
 /* U(-bound, bound) from the context's generator. */
 gr_status gri_uniform_(gr_tensor *t, double bound);
+/* N(mean, std²). */
+gr_status gri_normal_(gr_tensor *t, double mean, double std);
 gr_status gri_fill_(gr_tensor *t, double value); /* a parameter, too */
 void gri_layer_free(gr_layer *l);
 

@@ -1,4 +1,5 @@
 /* gr_retain and gr_release: one counter for every kind of object. */
+#include "dict.h"
 #include "hook.h"
 #include "layer.h"
 #include "optim.h"
@@ -17,6 +18,7 @@ void gr_release(void *object) {
     case GRI_LAYER: gri_layer_free(object); break;
     case GRI_OPTIM: gri_optim_free(object); break;
     case GRI_HOOK: gri_hook_free(object); break;
+    case GRI_DICT: gri_dict_free(object); break;
     default: break; /* nodes and storages are internal and have their own releases */
     }
 }

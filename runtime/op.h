@@ -114,15 +114,25 @@ static inline int gri_variant(const gr_ctx *ctx, gr_dtype t) { return (t == GR_F
 typedef struct gri_shape_attrs { gr_dims shape; } gri_shape_attrs;   /* sum_to, expand, reshape */
 typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs; /* narrow, cat */
 typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
+typedef struct gri_fill_attrs { gr_dims shape; int64_t dtype; double value; } gri_fill_attrs; /* fill */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
 typedef struct gri_batch_norm_attrs { bool training; double eps; } gri_batch_norm_attrs;  /* batch_norm, its layers */
+typedef struct gri_attention_attrs {                                 /* attention, MultiheadAttention */
+    double dropout_p, scale; /* scale NaN: 1/√d */
+    bool is_causal;
+    int64_t seed, counter;
+} gri_attention_attrs;
 typedef struct gri_layer_norm_attrs { gr_dims normalized_shape; double eps; } gri_layer_norm_attrs; /* its layer */
 typedef struct gri_group_norm_attrs { int64_t num_groups; double eps; } gri_group_norm_attrs;       /* its layer */
-typedef struct gri_conv2d_attrs {                                    /* conv2d, its gradients, Conv2d */
+typedef struct gri_conv2d_attrs {                                    /* conv1d and conv2d, gradients, layers */
     int64_t stride[2], padding[2], dilation[2], groups;
     gr_dims shape; /* gradients: of what they are for */
 } gri_conv2d_attrs;
+typedef struct gri_conv_transpose2d_attrs {                          /* conv_transpose2d, ConvTranspose2d */
+    gri_conv2d_attrs conv;
+    int64_t output_padding[2];
+} gri_conv_transpose2d_attrs;
 typedef struct gri_max_pool2d_attrs {                                /* max_pool2d, MaxPool2d */
     int64_t kernel_size[2], stride[2], padding[2], dilation[2];
     bool ceil_mode;

@@ -12,6 +12,9 @@ typedef struct gri_window {
 
 /* Checks the numbers and fills out[]. With ceil, a last window that only starts inside is counted too. */
 gr_status gri_window_fit(gr_ctx *ctx, gri_window *w, bool ceil);
+/* The other way: fills in[] from out[]. more: rows and columns at the end that the stride leaves out, fewer than it
+ * has; they say which of the sizes with this out[] is meant. */
+gr_status gri_window_fit_input(gr_ctx *ctx, gri_window *w, const int64_t *more);
 
 /* Where a tap, shift = tap * dilation - padding from the window's place, reads inside: outputs *lo .. *hi - 1.
  * Divides at the border only. */

@@ -37,8 +37,10 @@ check "an op, optimizer or clip knows no tape and no layer" "$(edges $kernels | 
 check "a layer composes ops: it sees no kernels and no tape" "$(
     edges runtime/layers/*.c | grep -vE ' (layer|op|draw|random)\.h$')"
 check "files are read into tensors and nothing else" "$(
-    edges runtime/io/*.[ch] | grep -vE ' (ctx|shape|tensor|gradrun)\.h$| io/')"
+    edges runtime/io/*.[ch] | grep -vE ' (ctx|shape|tensor|dict|gather|gradrun)\.h$| io/')"
 check "only blas.c includes blis.h" "$(grep -l 'blis\.h' $core | grep -v '^runtime/blas\.c$')"
+check "only safetensors.c and the binding's JSON include jansson.h" "$(
+    grep -l 'jansson\.h' $core lua/*.[ch] | grep -vE '^(runtime/io/safetensors|lua/lgr_json)\.c$')"
 check "the core sees no Lua" "$(grep -nE '#include *<(lua|lauxlib|lualib)\.h' $core)"
 check "the binding sees gradrun.h and Lua only" "$(
     edges lua/*.[ch] | grep -vE ' (gradrun|lgr[a-z_]*)\.h$'; grep -nE '\bgri_' lua/*.[ch])"

@@ -1,4 +1,4 @@
--- The collector at every few instructions of a script must not change what it computes.
+-- The collector at every few instructions of a script, or at every allocation, must not change what it computes.
 local shell = require "spec.support.shell"
 
 local function run(every)
@@ -18,4 +18,7 @@ describe("a script with one of everything", function()
       assert.equal(calm, run(every))
     end)
   end
+  it("gives the same with a full collection at every allocation", function()
+    assert.equal(calm, run "allocation")
+  end)
 end)

@@ -17,7 +17,7 @@
  * shape alone, whose sums are added in order. */
 #include "blas.h"
 #include "columns.h"
-#include "op.h"
+#include "conv.h"
 #include "scratch.h"
 
 #define CONV2D_PARTS 16
@@ -27,71 +27,14 @@
 #define CONV2D_RUN 4096      /* elements of dW put together at a time */
 #define CONV2D_BRIEF 1e6     /* multiplications: 10-20 us on one thread */
 
-typedef struct conv2d_plan {
-    gri_window w;
-    int64_t n, c, o, groups, cg, og; /* channels in all and in a group */
-    int64_t depth, length;           /* K and L */
-    int64_t rows, blocks;            /* output rows in a block; blocks in an image */
-    bool direct;                     /* the planes are the columns */
-} conv2d_plan;
-
-/* ---- shapes ----------------------------------------------------------------------------------------------- */
-
-static void conv2d_cut(conv2d_plan *p) {
-    int64_t width = p->w.out[1] ? p->w.out[1] : 1, height = p->w.out[0] ? p->w.out[0] : 1;
-    int64_t most = (int64_t)(CONV2D_COLUMN_BYTES / sizeof(real)) / (p->depth * width + 1);
-    int64_t least = (CONV2D_COLUMNS + width - 1) / width, images = p->n * p->groups;
-    if (images < CONV2D_PARTS && images && most > height * images / CONV2D_PARTS)
-        most = height * images / CONV2D_PARTS;
-    if (most < least) most = least;
-    p->blocks = (height + most - 1) / most;
-    p->rows = (height + p->blocks - 1) / p->blocks;
-    p->blocks = (height + p->rows - 1) / p->rows;
-}
-
-/* x and w: four dims each. */
-static gr_status conv2d_fit(gr_ctx *ctx, const gri_conv2d_attrs *a, const int64_t *x, const int64_t *w,
-                            conv2d_plan *p) {
-    if (a->groups < 1) return gr_fail(ctx, GR_ERR_ARG, "groups = %lld: expected at least 1", (long long)a->groups);
-    if (w[0] % a->groups)
-        return gr_fail(ctx, GR_ERR_SHAPE, "weight %s has %lld output channels, which %lld groups do not divide",
-                       gri_dims_text(4, w), (long long)w[0], (long long)a->groups);
-    if (x[1] % a->groups || x[1] / a->groups != w[1])
-        return gr_fail(ctx, GR_ERR_SHAPE, "input has %lld channels, expected %lld %s; weight %s, groups %lld",
-                       (long long)x[1], (long long)((uint64_t)w[1] * (uint64_t)a->groups), gri_dims_text(4, x),
-                       gri_dims_text(4, w), (long long)a->groups);
-    *p = (conv2d_plan){.n = x[0], .c = x[1], .o = w[0], .groups = a->groups, .cg = w[1], .og = w[0] / a->groups};
-    gri_window *k = &p->w;
-    bool one = true;
-    for (int i = 0; i < 2; i++) {
-        k->in[i] = x[2 + i];
-        k->kernel[i] = w[2 + i];
-        k->stride[i] = a->stride[i];
-        k->padding[i] = a->padding[i];
-        k->dilation[i] = a->dilation[i];
-        one = one && w[2 + i] == 1 && a->stride[i] == 1 && a->padding[i] == 0;
-    }
-    GR_TRY(gri_window_fit(ctx, k, false));
-    p->depth = p->cg * k->kernel[0] * k->kernel[1];
-    p->length = k->out[0] * k->out[1];
-    p->direct = one;
-    conv2d_cut(p);
-    return GR_OK;
-}
-
-static gr_status conv2d_want(gri_call *c, int i, const char *what) {
-    GR_TRY(gri_want_float(c, i));
-    if (c->in[i]->rank == 4) return GR_OK;
-    return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is %s, expected 4 dimensions", what, gri_tensor_text(c->in[i]));
-}
-
 /* ---- running ---------------------------------------------------------------------------------------------- */
 
 typedef struct conv2d_job {
-    conv2d_plan p;
+    gri_conv p;
     gri_isa isa;
-    bool add;
+    bool add, direct;     /* direct: the planes are the columns */
     real *x, *w, *b, *y;  /* b may be NULL */
+    int64_t rows, blocks; /* output rows in a block; blocks in an image */
     int64_t pieces, part; /* of the work; channels or units in a piece */
     int64_t parts, run;   /* weight gradient: how many sums there are; rows of a sum in a piece */
     double *bias_sums;    /* [parts][o] */
@@ -99,9 +42,34 @@ typedef struct conv2d_job {
     gri_scratch scratch;  /* column buffers */
 } conv2d_job;
 
+static void conv2d_cut(conv2d_job *j) {
+    const gri_conv *p = &j->p;
+    int64_t width = p->w.out[1] ? p->w.out[1] : 1, height = p->w.out[0] ? p->w.out[0] : 1;
+    int64_t most = (int64_t)(CONV2D_COLUMN_BYTES / sizeof(real)) / (p->depth * width + 1);
+    int64_t least = (CONV2D_COLUMNS + width - 1) / width, images = p->n * p->groups;
+    if (images < CONV2D_PARTS && images && most > height * images / CONV2D_PARTS)
+        most = height * images / CONV2D_PARTS;
+    if (most < least) most = least;
+    j->blocks = (height + most - 1) / most;
+    j->rows = (height + j->blocks - 1) / j->blocks;
+    j->blocks = (height + j->rows - 1) / j->rows;
+}
+
+/* x: dims of the input; w: of the weight. */
+static gr_status conv2d_plan(gri_call *c, int rank, const int64_t *x, const int64_t *w, conv2d_job *j) {
+    GR_TRY(gri_conv_fit(c->ctx, c->attrs, rank, x, w, &j->p));
+    const gri_window *k = &j->p.w;
+    j->isa = c->ctx->isa;
+    j->add = c->mode == GRI_ADD;
+    j->direct = true;
+    for (int i = 0; i < 2; i++) j->direct = j->direct && k->kernel[i] == 1 && k->stride[i] == 1 && k->padding[i] == 0;
+    conv2d_cut(j);
+    return GR_OK;
+}
+
 /* Runs the pieces, each with a column buffer of `floats` elements to claim (0: none). */
 static gr_status conv2d_pieces(gr_ctx *ctx, conv2d_job *j, gri_piece_fn fn, int64_t floats) {
-    const conv2d_plan *p = &j->p;
+    const gri_conv *p = &j->p;
     GR_TRY(gri_scratch_open(ctx, &j->scratch, (size_t)floats * sizeof(real)));
     bool brief = (double)(p->n * p->o * p->length) * (double)p->depth < CONV2D_BRIEF;
     (brief ? gri_parallel_brief : gri_parallel)(ctx, j->pieces, fn, j);
@@ -116,8 +84,8 @@ typedef struct conv2d_unit {
 } conv2d_unit;
 
 static conv2d_unit conv2d_unit_of(const conv2d_job *j, int64_t image, int64_t group, int64_t block) {
-    const conv2d_plan *p = &j->p;
-    int64_t from = block * p->rows, to = from + p->rows < p->w.out[0] ? from + p->rows : p->w.out[0];
+    const gri_conv *p = &j->p;
+    int64_t from = block * j->rows, to = from + j->rows < p->w.out[0] ? from + j->rows : p->w.out[0];
     return (conv2d_unit){.from = from, .to = to, .columns = (to - from) * p->w.out[1],
                          .x = j->x + (image * p->c + group * p->cg) * p->w.in[0] * p->w.in[1],
                          .y = j->y + (image * p->o + group * p->og) * p->length + from * p->w.out[1]};
@@ -125,39 +93,26 @@ static conv2d_unit conv2d_unit_of(const conv2d_job *j, int64_t image, int64_t gr
 
 /* The unit's column matrix with its row stride: claimed unless the planes serve. */
 static const real *conv2d_columns(conv2d_job *j, const conv2d_unit *u, int64_t *stride) {
-    const conv2d_plan *p = &j->p;
-    *stride = p->direct ? p->length : u->columns;
-    if (p->direct) return u->x + u->from * p->w.in[1];
+    const gri_conv *p = &j->p;
+    *stride = j->direct ? p->length : u->columns;
+    if (j->direct) return u->x + u->from * p->w.in[1];
     real *col = gri_scratch_claim(&j->scratch);
     columns_gather(&p->w, p->cg, u->x, u->from, u->to, col);
     return col;
 }
 
-static int64_t conv2d_column_floats(const conv2d_plan *p) { return p->direct ? 0 : p->depth * p->rows * p->w.out[1]; }
+/* Without channels a column is empty, and is claimed all the same. */
+static int64_t conv2d_column_floats(const conv2d_job *j) {
+    return j->direct ? 0 : j->p.depth * j->rows * j->p.w.out[1] + 1;
+}
 
 /* ---- conv2d ----------------------------------------------------------------------------------------------- */
 
-static gr_status conv2d_shape(gri_call *c) {
-    const gr_tensor *x = c->in[0], *w = c->in[1], *b = c->n_in > 2 ? c->in[2] : NULL;
-    gri_spec *y = &c->spec[0];
-    conv2d_plan p;
-    int64_t count;
-    GR_TRY(conv2d_want(c, 0, "input"));
-    GR_TRY(conv2d_want(c, 1, "weight"));
-    GR_TRY(conv2d_fit(c->ctx, c->attrs, x->dims, w->dims, &p));
-    if (b) {
-        GR_TRY(gri_want_float(c, 2));
-        if (b->rank != 1 || b->dims[0] != p.o)
-            return gr_fail(c->ctx, GR_ERR_SHAPE, "bias is %s, expected [%lld] for a weight of %s", gri_tensor_text(b),
-                           (long long)p.o, gri_tensor_text(w));
-    }
-    *y = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4, .dims = {p.n, p.o, p.w.out[0], p.w.out[1]}};
-    return gri_numel(c->ctx, y->dtype, 4, y->dims, &count); /* padding can make anything of a small image */
-}
+static gr_status conv2d_shape(gri_call *c) { return gri_conv_shape(c, 4); }
 
 /* y[o][from .. to) of one image's group: the bias first, the product added to it. */
 static void conv2d_start(const conv2d_job *j, real *y, int64_t group, int64_t columns) {
-    const conv2d_plan *p = &j->p;
+    const gri_conv *p = &j->p;
     for (int64_t o = 0; o < p->og; o++, y += p->length) {
         const real b = j->b[group * p->og + o];
         if (j->add) {
@@ -172,44 +127,50 @@ static void conv2d_start(const conv2d_job *j, real *y, int64_t group, int64_t co
 
 static void conv2d_piece(void *arg, int64_t piece) {
     conv2d_job *j = arg;
-    const conv2d_plan *p = &j->p;
-    int64_t group = piece / p->blocks % p->groups, stride;
-    conv2d_unit u = conv2d_unit_of(j, piece / p->blocks / p->groups, group, piece % p->blocks);
+    const gri_conv *p = &j->p;
+    int64_t group = piece / j->blocks % p->groups, stride;
+    conv2d_unit u = conv2d_unit_of(j, piece / j->blocks / p->groups, group, piece % j->blocks);
     if (j->b) conv2d_start(j, u.y, group, u.columns);
     const real *col = conv2d_columns(j, &u, &stride);
     gri_gemm g = {.dtype = GRI_REAL, .m = p->og, .n = u.columns, .k = p->depth, .a = j->w + group * p->og * p->depth,
                   .rsa = p->depth, .csa = 1, .b = col, .rsb = stride, .csb = 1, .c = u.y, .rsc = p->length, .csc = 1,
                   .beta = j->add || j->b};
     gri_gemm_piece(j->isa, &g);
-    if (!p->direct) gri_scratch_return(&j->scratch, col);
+    if (!j->direct) gri_scratch_return(&j->scratch, col);
 }
 
 static gr_status conv2d_kernel(gri_call *c) {
-    conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
+    conv2d_job j = {0};
     gr_tensor *const *in = c->in;
     if (c->out[0]->numel == 0) return GR_OK;
-    GR_TRY(conv2d_fit(c->ctx, c->attrs, in[0]->dims, in[1]->dims, &j.p));
+    GR_TRY(conv2d_plan(c, in[0]->rank, in[0]->dims, in[1]->dims, &j));
     j.x = (real *)in[0]->data;
     j.w = (real *)in[1]->data;
     j.b = c->n_in > 2 && in[2] ? (real *)in[2]->data : NULL;
     j.y = (real *)c->out[0]->data;
-    j.pieces = j.p.n * j.p.groups * j.p.blocks;
-    return conv2d_pieces(c->ctx, &j, conv2d_piece, conv2d_column_floats(&j.p));
+    j.pieces = j.p.n * j.p.groups * j.blocks;
+    return conv2d_pieces(c->ctx, &j, conv2d_piece, conv2d_column_floats(&j));
 }
 
 static gr_status conv2d_forward(gri_call *c) { return gri_dense(c, conv2d_kernel); }
 GR_KERNEL(conv2d);
 
+/* The attributes of g's op for a gradient shaped as t. */
+static gri_conv2d_attrs conv2d_shaped(const gri_grad *g, const gr_tensor *t) {
+    gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
+    a.shape.n = t->rank;
+    memcpy(a.shape.v, t->dims, t->rank * sizeof *t->dims);
+    return a;
+}
+
 static gr_status conv2d_weight_grad_emit(gri_grad *g, const int *to, gr_tensor *x, gr_tensor *dy,
                                          const gr_tensor *w) {
-    gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
-    a.shape = (gr_dims){4, {w->dims[0], w->dims[1], w->dims[2], w->dims[3]}};
+    gri_conv2d_attrs a = conv2d_shaped(g, w);
     return gri_emit_many(g, to, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, dy), &a);
 }
 
 static gr_status conv2d_input_grad_emit(gri_grad *g, int input, gr_tensor *dy, gr_tensor *w, const gr_tensor *x) {
-    gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
-    a.shape = (gr_dims){4, {x->dims[0], x->dims[1], x->dims[2], x->dims[3]}};
+    gri_conv2d_attrs a = conv2d_shaped(g, x);
     return gri_emit(g, input, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(dy, w), &a);
 }
 
@@ -237,6 +198,7 @@ static const gr_case conv2d_cases[] = {
     {.in = "2,3,4,5 4,3,1,1 -"},
     {.in = "3,4,5,5 4,1,3,3 4", .attrs = "groups=4, padding=1"},
     {.in = "0,2,4,4 3,2,3,3 3"},
+    {.in = "2,0,4,4 3,0,3,3 3"},
     {0}};
 
 GR_OP(conv2d) = {
@@ -253,53 +215,59 @@ GR_OP(conv2d) = {
 
 /* ---- conv2d_input_grad ------------------------------------------------------------------------------------ */
 
-static gr_status conv2d_want_gradient(gri_call *c, int i, const conv2d_plan *p) {
+/* Checks the shape that is given of x or w, and in[i], the gradient of y. */
+static gr_status conv2d_want_gradient(gri_call *c, int i, const int64_t *x, const int64_t *w) {
     const gr_tensor *dy = c->in[i];
-    if (gri_same_dims(4, dy->dims, 4, (int64_t[]){p->n, p->o, p->w.out[0], p->w.out[1]})) return GR_OK;
-    return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient is %s, expected [%lld,%lld,%lld,%lld]", gri_tensor_text(dy),
-                   (long long)p->n, (long long)p->o, (long long)p->w.out[0], (long long)p->w.out[1]);
+    const int rank = dy->rank;
+    int64_t dims[4], n;
+    gri_conv p;
+    GR_TRY(gri_conv_fit(c->ctx, c->attrs, rank, x, w, &p));
+    memcpy(dims, (int64_t[]){p.n, p.o, rank == 3 ? p.w.out[1] : p.w.out[0], p.w.out[1]}, sizeof dims);
+    if (!gri_same_dims(rank, dy->dims, rank, dims))
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient is %s, expected %s", gri_tensor_text(dy),
+                       gri_dims_text(rank, dims));
+    const gri_conv2d_attrs *a = c->attrs;
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)dy->dtype, .rank = rank};
+    memcpy(c->spec[0].dims, a->shape.v, (size_t)rank * sizeof *a->shape.v);
+    c->spec[1] = (gri_spec){.dtype = (gr_dtype)dy->dtype, .rank = 1, .dims = {p.o}};
+    return gri_numel(c->ctx, (gr_dtype)dy->dtype, rank, a->shape.v, &n);
 }
 
-static gr_status conv2d_want_shape(gri_call *c, const char *what) {
+/* Both inputs of one rank, 3 or 4, which the given shape has too. */
+static gr_status conv2d_want_ranks(gri_call *c, const char *first, const char *second, const char *shape) {
     const gri_conv2d_attrs *a = c->attrs;
-    int64_t n;
-    if (a->shape.n != 4)
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "shape of the %s is %s, expected 4 dimensions", what,
-                       gri_dims_text(a->shape.n, a->shape.v));
-    return gri_numel(c->ctx, (gr_dtype)c->in[0]->dtype, 4, a->shape.v, &n);
+    const int rank = c->in[0]->rank == 3 ? 3 : 4;
+    GR_TRY(gri_conv_want(c, 0, rank, first));
+    GR_TRY(gri_conv_want(c, 1, rank, second));
+    if (a->shape.n == rank) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "shape of the %s is %s, expected %d dimensions", shape,
+                   gri_dims_text(a->shape.n, a->shape.v), rank);
 }
 
 static gr_status conv2d_input_grad_shape(gri_call *c) {
     const gri_conv2d_attrs *a = c->attrs;
-    conv2d_plan p;
-    GR_TRY(conv2d_want(c, 0, "gradient"));
-    GR_TRY(conv2d_want(c, 1, "weight"));
-    GR_TRY(conv2d_want_shape(c, "input"));
-    GR_TRY(conv2d_fit(c->ctx, a, a->shape.v, c->in[1]->dims, &p));
-    GR_TRY(conv2d_want_gradient(c, 0, &p));
-    c->spec[0] = (gri_spec){.dtype = (gr_dtype)c->in[0]->dtype, .rank = 4};
-    memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
-    return GR_OK;
+    GR_TRY(conv2d_want_ranks(c, "gradient", "weight", "input"));
+    return conv2d_want_gradient(c, 0, a->shape.v, c->in[1]->dims);
 }
 
 /* Some channels of one image's group: nobody else writes their planes. */
 static void conv2d_input_grad_piece(void *arg, int64_t piece) {
     conv2d_job *j = arg;
-    const conv2d_plan *p = &j->p;
+    const gri_conv *p = &j->p;
     const int64_t plane = p->w.in[0] * p->w.in[1], taps = p->w.kernel[0] * p->w.kernel[1];
     const int64_t cuts = (p->cg + j->part - 1) / j->part, first = piece % cuts * j->part;
     const int64_t planes = p->cg - first < j->part ? p->cg - first : j->part;
     const int64_t group = piece / cuts % p->groups, image = piece / cuts / p->groups;
-    real *col = p->direct ? NULL : gri_scratch_claim(&j->scratch);
-    for (int64_t block = 0; block < p->blocks; block++) {
+    real *col = j->direct ? NULL : gri_scratch_claim(&j->scratch);
+    for (int64_t block = 0; block < j->blocks; block++) {
         conv2d_unit u = conv2d_unit_of(j, image, group, block);
         real *x = u.x + first * plane;
         gri_gemm g = {.dtype = GRI_REAL, .m = planes * taps, .n = u.columns, .k = p->og, .rsa = 1, .csa = p->depth,
                       .a = j->w + group * p->og * p->depth + first * taps, .b = u.y, .rsb = p->length, .csb = 1,
-                      .c = p->direct ? x + u.from * p->w.in[1] : col, .rsc = p->direct ? plane : u.columns, .csc = 1,
-                      .beta = p->direct && j->add};
+                      .c = j->direct ? x + u.from * p->w.in[1] : col, .rsc = j->direct ? plane : u.columns, .csc = 1,
+                      .beta = j->direct && j->add};
         gri_gemm_piece(j->isa, &g);
-        if (p->direct) continue;
+        if (j->direct) continue;
         if (block == 0 && !j->add) memset(x, 0, (size_t)(planes * plane) * sizeof *x);
         columns_scatter(&p->w, planes, x, u.from, u.to, col);
     }
@@ -308,24 +276,26 @@ static void conv2d_input_grad_piece(void *arg, int64_t piece) {
 
 static gr_status conv2d_input_grad_kernel(gri_call *c) {
     const gri_conv2d_attrs *a = c->attrs;
-    conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
+    conv2d_job j = {0};
     if (c->out[0]->numel == 0) return GR_OK;
-    GR_TRY(conv2d_fit(c->ctx, a, a->shape.v, c->in[1]->dims, &j.p));
-    const conv2d_plan *p = &j.p;
+    GR_TRY(conv2d_plan(c, a->shape.n, a->shape.v, c->in[1]->dims, &j));
+    const gri_conv *p = &j.p;
     j.y = (real *)c->in[0]->data;
     j.w = (real *)c->in[1]->data;
     j.x = (real *)c->out[0]->data;
     int64_t images = p->n * p->groups, cuts = images < CONV2D_PARTS ? CONV2D_PARTS / images : 1;
     j.part = (p->cg + cuts - 1) / cuts;
     j.pieces = images * ((p->cg + j.part - 1) / j.part);
-    return conv2d_pieces(c->ctx, &j, conv2d_input_grad_piece, conv2d_column_floats(p));
+    return conv2d_pieces(c->ctx, &j, conv2d_input_grad_piece, conv2d_column_floats(&j));
 }
 
 static gr_status conv2d_input_grad_forward(gri_call *c) { return gri_dense(c, conv2d_input_grad_kernel); }
 GR_KERNEL(conv2d_input_grad);
 
+static const gr_op *conv2d_of(const gr_tensor *w) { return w->rank == 3 ? &gri_op_conv1d : &gri_op_conv2d; }
+
 static gr_status conv2d_input_grad_backward(gri_grad *g) {
-    GR_TRY(gri_emit(g, 0, &gri_op_conv2d, 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs));
+    GR_TRY(gri_emit(g, 0, conv2d_of(g->in[1]), 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs));
     return conv2d_weight_grad_emit(g, (int[]){1, -1}, g->dy[0], g->in[0], g->in[1]);
 }
 
@@ -335,6 +305,7 @@ static const gr_case conv2d_input_grad_cases[] = {
     {.in = "2,4,5,5 4,3,3,3", .attrs = "shape={2,3,5,5}, padding=1"},
     {.in = "2,6,4,8 6,2,3,2", .attrs = "shape={2,4,7,6}, stride={2,1}, padding={1,2}, dilation={1,2}, groups=2"},
     {.in = "2,4,4,5 4,3,1,1", .attrs = "shape={2,3,4,5}"},
+    {.in = "2,4,4 4,3,3", .attrs = "shape={2,3,8}, stride=2, padding=1"},
     {0}};
 
 GR_OP(conv2d_input_grad) = {
@@ -351,16 +322,8 @@ GR_OP(conv2d_input_grad) = {
 
 static gr_status conv2d_weight_grad_shape(gri_call *c) {
     const gri_conv2d_attrs *a = c->attrs;
-    conv2d_plan p;
-    GR_TRY(conv2d_want(c, 0, "input"));
-    GR_TRY(conv2d_want(c, 1, "gradient"));
-    GR_TRY(conv2d_want_shape(c, "weight"));
-    GR_TRY(conv2d_fit(c->ctx, a, c->in[0]->dims, a->shape.v, &p));
-    GR_TRY(conv2d_want_gradient(c, 1, &p));
-    c->spec[0] = (gri_spec){.dtype = (gr_dtype)c->in[0]->dtype, .rank = 4};
-    memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
-    c->spec[1] = (gri_spec){.dtype = (gr_dtype)c->in[0]->dtype, .rank = 1, .dims = {p.o}};
-    return GR_OK;
+    GR_TRY(conv2d_want_ranks(c, "input", "gradient", "weight"));
+    return conv2d_want_gradient(c, 1, c->in[0]->dims, a->shape.v);
 }
 
 /* sum[o] = or += Σ y[o][0 .. n), four at a time: one alone would wait for its own additions. */
@@ -385,13 +348,13 @@ static void conv2d_bias_sum(const real *y, int64_t stride, int64_t channels, int
 /* The sums of one part, a run of (image, block) units, for one group. */
 static void conv2d_weight_grad_piece(void *arg, int64_t piece) {
     conv2d_job *j = arg;
-    const conv2d_plan *p = &j->p;
-    const int64_t part = piece / p->groups, group = piece % p->groups, units = p->n * p->blocks;
+    const gri_conv *p = &j->p;
+    const int64_t part = piece / p->groups, group = piece % p->groups, units = p->n * j->blocks;
     const int64_t from = part * j->part, to = from + j->part < units ? from + j->part : units;
     real *sum = j->w ? j->sums + (part * p->groups + group) * p->og * p->depth : NULL;
     double *bias = j->b ? j->bias_sums + (part * p->groups + group) * p->og : NULL;
     for (int64_t i = from; i < to; i++) {
-        conv2d_unit u = conv2d_unit_of(j, i / p->blocks, group, i % p->blocks);
+        conv2d_unit u = conv2d_unit_of(j, i / j->blocks, group, i % j->blocks);
         if (bias) conv2d_bias_sum(u.y, p->length, p->og, u.columns, i > from, bias);
         if (!sum) continue;
         int64_t stride;
@@ -399,7 +362,7 @@ static void conv2d_weight_grad_piece(void *arg, int64_t piece) {
         gri_gemm g = {.dtype = GRI_REAL, .m = p->depth, .n = p->og, .k = u.columns, .a = col, .rsa = stride, .csa = 1,
                       .b = u.y, .rsb = 1, .csb = p->length, .c = sum, .rsc = p->og, .csc = 1, .beta = i > from};
         gri_gemm_piece(j->isa, &g);
-        if (!p->direct) gri_scratch_return(&j->scratch, col);
+        if (!j->direct) gri_scratch_return(&j->scratch, col);
     }
 }
 
@@ -431,8 +394,8 @@ static void conv2d_bias_join(conv2d_job *j) {
 }
 
 static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_job *j) {
-    const conv2d_plan *p = &j->p;
-    const int64_t units = p->n * p->blocks, size = p->o * p->depth;
+    const gri_conv *p = &j->p;
+    const int64_t units = p->n * j->blocks, size = p->o * p->depth;
     int64_t most = (int64_t)(CONV2D_PARTS_BYTES / sizeof(real)) / (size + 1);
     most = most < 1 ? 1 : most > CONV2D_PARTS ? CONV2D_PARTS : most;
     j->part = units ? (units + most - 1) / most : 1;
@@ -446,7 +409,7 @@ static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_job *j) {
                        ctx->live);
     j->sums = (real *)(void *)((char *)j->bias_sums + biases);
     if (!units) memset(j->bias_sums, 0, biases + sums);
-    gr_status s = conv2d_pieces(ctx, j, conv2d_weight_grad_piece, j->w ? conv2d_column_floats(p) : 0);
+    gr_status s = conv2d_pieces(ctx, j, conv2d_weight_grad_piece, j->w ? conv2d_column_floats(j) : 0);
     j->run = CONV2D_RUN / (p->og + 1) + 1;
     int64_t runs = p->groups * ((p->depth + j->run - 1) / j->run);
     if (s == GR_OK && j->w) gri_parallel(ctx, runs, conv2d_weight_grad_join, j);
@@ -457,8 +420,8 @@ static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_job *j) {
 
 static gr_status conv2d_weight_grad_kernel(gri_call *c) {
     const gri_conv2d_attrs *a = c->attrs;
-    conv2d_job j = {.isa = c->ctx->isa, .add = c->mode == GRI_ADD};
-    GR_TRY(conv2d_fit(c->ctx, a, c->in[0]->dims, a->shape.v, &j.p));
+    conv2d_job j = {0};
+    GR_TRY(conv2d_plan(c, a->shape.n, c->in[0]->dims, a->shape.v, &j));
     j.x = (real *)c->in[0]->data;
     j.y = (real *)c->in[1]->data;
     j.w = c->out[0] ? (real *)c->out[0]->data : NULL;
@@ -474,11 +437,11 @@ static gr_status conv2d_weight_grad_backward(gri_grad *g) {
     gr_tensor *v = g->dy[0], *bias = g->dy[1], *dy = g->in[1];
     if (v) {
         GR_TRY(conv2d_input_grad_emit(g, 0, dy, v, g->in[0]));
-        return gri_emit(g, 1, &gri_op_conv2d, 3, GRI_TENSORS(g->in[0], v, bias), g->attrs);
+        return gri_emit(g, 1, conv2d_of(v), 3, GRI_TENSORS(g->in[0], v, bias), g->attrs);
     }
     if (!gri_needs(g, 1)) return GR_OK;
-    gri_shape_attrs flat = {{4, {1, bias->dims[0], 1, 1}}}, whole = {{.n = 4}};
-    memcpy(whole.shape.v, dy->dims, 4 * sizeof *dy->dims);
+    gri_shape_attrs flat = {{dy->rank, {1, bias->dims[0], 1, 1}}}, whole = {{.n = dy->rank}};
+    memcpy(whole.shape.v, dy->dims, dy->rank * sizeof *dy->dims);
     GR_TRY(gri_eval(g, &bias, &gri_op_reshape, 1, &bias, &flat));
     GR_TRY(gri_eval(g, &bias, &gri_op_expand, 1, &bias, &whole));
     return gri_emit_same(g, 1, bias);
@@ -490,6 +453,7 @@ static const gr_case conv2d_weight_grad_cases[] = {
     {.in = "2,3,5,5 2,4,5,5", .attrs = "shape={4,3,3,3}, padding=1"},
     {.in = "2,4,7,6 2,6,4,8", .attrs = "shape={6,2,3,2}, stride={2,1}, padding={1,2}, dilation={1,2}, groups=2"},
     {.in = "2,3,4,5 2,4,4,5", .attrs = "shape={4,3,1,1}"},
+    {.in = "2,3,8 2,4,4", .attrs = "shape={4,3,3}, stride=2, padding=1"},
     {0}};
 
 GR_OP(conv2d_weight_grad) = {

@@ -1,19 +1,13 @@
 /* y[i] = value. No inputs, no derivative. */
 #include "iter.h"
 
-typedef struct fill_attrs {
-    gr_dims shape;
-    int64_t dtype;
-    double value;
-} fill_attrs;
-
 static gr_status fill_shape(gri_call *c) {
-    const fill_attrs *a = c->attrs;
+    const gri_fill_attrs *a = c->attrs;
     return gri_spec_given(c->ctx, &a->shape, a->dtype, &c->spec[0]);
 }
 
 static gr_status fill_forward(gri_call *c) {
-    const fill_attrs *a = c->attrs;
+    const gri_fill_attrs *a = c->attrs;
     gr_tensor *value;
     GR_TRY(gr_tensor_scalar(c->ctx, (gr_dtype)c->out[0]->dtype, a->value, &value));
     gr_status status = gri_copy(c->ctx, c->out[0], value, c->mode);
@@ -23,9 +17,9 @@ static gr_status fill_forward(gri_call *c) {
 GR_KERNEL(fill);
 
 static const gr_attr fill_schema[] = {
-    {"shape", GR_ATTR_SHAPE, offsetof(fill_attrs, shape), .required = true},
-    {"value", GR_ATTR_REAL, offsetof(fill_attrs, value), .required = true},
-    {"dtype", GR_ATTR_DTYPE, offsetof(fill_attrs, dtype), .value = GR_F32},
+    {"shape", GR_ATTR_SHAPE, offsetof(gri_fill_attrs, shape), .required = true},
+    {"value", GR_ATTR_REAL, offsetof(gri_fill_attrs, value), .required = true},
+    {"dtype", GR_ATTR_DTYPE, offsetof(gri_fill_attrs, dtype), .value = GR_F32},
     GR_ATTR_END};
 
 static const gr_case fill_cases[] = {
@@ -35,7 +29,7 @@ static const gr_case fill_cases[] = {
     {0}};
 
 GR_OP(fill) = {
-    .info = {.name = "fill", .inputs = "", .attrs = fill_schema, .attr_size = sizeof(fill_attrs), .cases = fill_cases,
+    .info = {.name = "fill", .inputs = "", .attrs = fill_schema, .attr_size = sizeof(gri_fill_attrs), .cases = fill_cases,
              .doc = "A tensor of one value throughout. Whole-number dtypes take whole values of their range only."},
     .shape = fill_shape,
     .forward = fill_kernels,

@@ -3,88 +3,66 @@
  *   x[…, n, …] index[k] → y[…, k, …]      y[…, j, …] = x[…, index[j], …]
  *
  * dx: dy[…, j, …] is added to zeros at index[j], for j = 0, 1, …: the op index_add, whose own derivative is
- * index_select again. The order of the additions never depends on threads. The index is kept. */
+ * index_select again. Every element of dx is added up by one thread in that order, so its bits do not depend on how
+ * many there are. The index is kept. */
+#include "index.h"
+
+#include <string.h>
+
 #include "copy.h"
 #include "parallel.h"
+#include "vmath.h"
 
 #define INDEX_PIECE (1 << 18) /* bytes moved by a piece; less work stays on one thread */
-#define INDEX_CUTS 8          /* pieces a row is cut into where rows are added up */
-#define INDEX_COLUMNS 64      /* elements of such a piece at least */
+#define INDEX_WIDTH 128       /* bytes of a row's part, at least, where threads share rows */
 
 /* Both sides as [outer, rows, inner], the inner elements contiguous; distances in bytes. `all` has one row for every
  * entry of the index, `some` one for every position; one of them is x or dy, the other the output. */
 typedef struct index_side { char *data; int64_t outer, row; } index_side;
 typedef struct index_plan {
     index_side all, some;
-    const char *index;
-    int64_t base, index_step; /* what positions count from; bytes between entries */
-    int64_t outer, k, inner, cut;
+    const int64_t *index;
+    int64_t base, skip; /* what positions count from; one of 0, 1, … that is passed over */
+    int64_t outer, k, inner, size;
+    int64_t cut; /* of a piece: rows of `all`, or columns */
     gr_dtype dtype;
     gri_mode mode;
 } index_plan;
 
-static inline int64_t index_at(const index_plan *p, int64_t j) {
-    return *(const int64_t *)(const void *)(p->index + j * p->index_step) - p->base;
-}
+static inline int64_t index_at(const index_plan *p, int64_t j) { return p->index[j] - p->base; }
 
 static bool index_side_of(const gr_tensor *t, int dim, index_side *s, int64_t *outer, int64_t *inner) {
-    int64_t size = (int64_t)gr_dtype_size((gr_dtype)t->dtype), step, within;
+    int64_t size = (int64_t)gri_size((gr_dtype)t->dtype), step, within;
     if (!gri_fold(dim, t->dims, t->strides, outer, &step)) return false;
     if (!gri_fold(t->rank - dim - 1, t->dims + dim + 1, t->strides + dim + 1, inner, &within)) return false;
     *s = (index_side){.data = t->data, .outer = step * size, .row = t->strides[dim] * size};
     return *inner <= 1 || within == 1;
 }
 
-static bool index_plan_set(index_plan *p, const gri_call *c, int dim, const gr_tensor *all, const gr_tensor *some) {
-    const gr_tensor *index = c->in[1];
-    p->index = index->data;
-    p->index_step = index->rank ? index->strides[0] * 8 : 8;
-    p->base = c->ctx->index_base;
-    p->k = index->numel;
-    p->dtype = (gr_dtype)all->dtype;
-    p->mode = c->mode;
+/* False if a side does not lie as it must. */
+static bool index_plan_set(index_plan *p, const gri_call *c, const gr_tensor *index, int dim, const gr_tensor *all,
+                           const gr_tensor *some) {
+    *p = (index_plan){.index = gri_index_data(index), .base = c->ctx->index_base, .skip = -1, .k = index->numel,
+                      .dtype = (gr_dtype)all->dtype, .mode = c->mode};
+    p->size = (int64_t)gri_size(p->dtype);
     return index_side_of(some, dim, &p->some, &p->outer, &p->inner) &&
            index_side_of(all, dim, &p->all, &p->outer, &p->inner);
 }
 
-/* Every entry must be a position of dim in a tensor of these dims; checked before anything is written. */
-static gr_status index_check(gri_call *c, int dim, int rank, const int64_t *dims) {
-    const gr_tensor *index = c->in[1];
-    int64_t base = c->ctx->index_base, step = index->rank ? index->strides[0] : 1;
-    const int64_t *at = (const int64_t *)(const void *)index->data;
-    for (int64_t j = 0; j < index->numel; j++) {
-        int64_t v = at[j * step];
-        if ((uint64_t)v - (uint64_t)base < (uint64_t)dims[dim]) continue;
-        if (dims[dim] == 0)
-            return gr_fail(c->ctx, GR_ERR_INDEX,
-                           "position %lld (place %lld of the index): dimension %lld of %s is empty",
-                           (long long)v, (long long)(j + base), (long long)(dim + base), gri_dims_text(rank, dims));
-        return gr_fail(c->ctx, GR_ERR_INDEX,
-                       "position %lld (place %lld of the index) is outside dimension %lld of %s: %lld to %lld%s",
-                       (long long)v, (long long)(j + base), (long long)(dim + base), gri_dims_text(rank, dims),
-                       (long long)base, (long long)(dims[dim] - 1 + base),
-                       v == 0 && base == 1 ? "; positions count from 1, not from 0" : "");
-    }
-    return GR_OK;
-}
-
 static gr_status index_wanted(gri_call *c) {
     const gr_tensor *index = c->in[1];
-    if (index->dtype != GR_I64)
-        return gr_fail(c->ctx, GR_ERR_DTYPE, "the index is %s, expected i64; convert it with :to(\"i64\")",
-                       gri_tensor_text(index));
+    GR_TRY(gri_want_index(c, 1));
     if (index->rank > 1)
         return gr_fail(c->ctx, GR_ERR_SHAPE, "the index is %s, expected one dimension", gri_tensor_text(index));
     return GR_OK;
 }
 
+static inline int index_dim(int64_t dim, const gr_tensor *t) { return (int)(dim < 0 ? dim + t->rank : dim); }
+
 /* ---- index_select ---- */
 
-typedef struct index_select_attrs { int64_t dim; } index_select_attrs;
-typedef struct index_add_attrs { int64_t dim, size; } index_add_attrs;
-
 static gr_status index_select_shape(gri_call *c) {
-    const index_select_attrs *a = c->attrs;
+    const gri_index_attrs *a = c->attrs;
     int dim;
     GR_TRY(gri_dim(c->ctx, a->dim, c->in[0]->rank, &dim));
     GR_TRY(index_wanted(c));
@@ -107,9 +85,8 @@ INDEX_TAKE(index_take_4, uint32_t)
 INDEX_TAKE(index_take_8, uint64_t)
 
 static void index_take(const index_plan *p, int64_t o, int64_t j, int64_t end) {
-    size_t size = gr_dtype_size(p->dtype);
     if (p->inner == 1 && p->mode == GRI_SET) {
-        (size == 1 ? index_take_1 : size == 4 ? index_take_4 : index_take_8)(p, o, j, end);
+        (p->size == 1 ? index_take_1 : p->size == 4 ? index_take_4 : index_take_8)(p, o, j, end);
         return;
     }
     char *y = p->all.data + o * p->all.outer;
@@ -130,31 +107,38 @@ static void index_take_piece(void *arg, int64_t piece) {
 }
 
 static gr_status index_select_forward(gri_call *c) {
-    const index_select_attrs *a = c->attrs;
     const gr_tensor *x = c->in[0];
-    int dim = (int)(a->dim < 0 ? a->dim + x->rank : a->dim);
+    int dim = index_dim(((const gri_index_attrs *)c->attrs)->dim, x);
+    gr_tensor *index;
     index_plan p;
-    GR_TRY(index_check(c, dim, x->rank, x->dims));
-    if (c->out[0]->numel == 0) return GR_OK;
-    if (!index_plan_set(&p, c, dim, c->out[0], x)) return gri_dense(c, index_select_forward);
-    int64_t rows = p.outer * p.k, bytes = p.inner * (int64_t)gr_dtype_size(p.dtype);
+    GR_TRY(gri_index(c, 1, dim, x->rank, x->dims, &index));
+    gr_status s = GR_OK;
+    if (c->out[0]->numel == 0) goto done;
+    if (!index_plan_set(&p, c, index, dim, c->out[0], x)) {
+        s = gri_dense(c, index_select_forward);
+        goto done;
+    }
+    int64_t rows = p.outer * p.k, bytes = p.inner * p.size;
     p.cut = INDEX_PIECE / bytes + 1;
     if (rows * bytes < 2 * INDEX_PIECE) p.cut = rows;
     gri_parallel(c->ctx, (rows + p.cut - 1) / p.cut, index_take_piece, &p);
-    return gri_poll(c->ctx);
+    s = gri_poll(c->ctx);
+done:
+    gr_release(index);
+    return s;
 }
 GR_KERNEL(index_select);
 
 static gr_status index_select_backward(gri_grad *g) {
-    const index_select_attrs *a = g->attrs;
+    const gri_index_attrs *a = g->attrs;
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
-    index_add_attrs back = {a->dim, x->dims[a->dim < 0 ? a->dim + x->rank : a->dim]};
+    gri_index_add_attrs back = {.dim = a->dim, .size = x->dims[a->dim < 0 ? a->dim + x->rank : a->dim], .skip = -1};
     return gri_emit(g, 0, &gri_op_index_add, 2, GRI_TENSORS(g->dy[0], g->in[1]), &back);
 }
 
 static const gr_attr index_select_schema[] = {
-    {"dim", GR_ATTR_DIM, offsetof(index_select_attrs, dim), .value = 0}, GR_ATTR_END};
+    {"dim", GR_ATTR_DIM, offsetof(gri_index_attrs, dim), .value = 0}, GR_ATTR_END};
 
 static const gr_case index_select_cases[] = {
     {.in = "3,2 i64:3", .give = "{{1,2},{3,4},{5,6}}, {3,1,3}", .want = "{{5,6},{1,2},{5,6}}"},
@@ -168,7 +152,7 @@ static const gr_case index_select_cases[] = {
 
 GR_OP(index_select) = {
     .info = {.name = "index_select", .inputs = "x dim: index", .attrs = index_select_schema,
-             .attr_size = sizeof(index_select_attrs), .cases = index_select_cases,
+             .attr_size = sizeof(gri_index_attrs), .cases = index_select_cases,
              .doc = "The positions of dimension dim (the first if none is given) that index, an i64 tensor, lists:\n"
                     "in its order, and as often as it lists them."},
     .keeps = GRI_KEEP_IN(1),
@@ -180,7 +164,7 @@ GR_OP(index_select) = {
 /* ---- index_add: its derivative ---- */
 
 static gr_status index_add_shape(gri_call *c) {
-    const index_add_attrs *a = c->attrs;
+    const gri_index_add_attrs *a = c->attrs;
     const gr_tensor *dy = c->in[0];
     int64_t n;
     int dim;
@@ -197,69 +181,112 @@ static gr_status index_add_shape(gri_call *c) {
 
 static gr_status index_add_forward(gri_call *c);
 
-/* A range of columns, so that no two pieces add to the same element. */
-static void index_add_piece(void *arg, int64_t piece) {
-    const index_plan *p = arg;
-    int64_t cuts = (p->inner + p->cut - 1) / p->cut, from = piece % cuts * p->cut, o = piece / cuts;
-    int64_t n = p->inner - from < p->cut ? p->inner - from : p->cut, skip = from * (int64_t)gr_dtype_size(p->dtype);
-    char *x = p->some.data + o * p->some.outer + skip;
-    const char *dy = p->all.data + o * p->all.outer + skip;
-    for (int64_t j = 0; j < p->k; j++)
-        gri_copy_run(p->dtype, x + index_at(p, j) * p->some.row, dy + j * p->all.row, n, GRI_ADD);
+static void index_add_run(const index_plan *p, char *to, const char *from, int64_t n) {
+    if (p->dtype != GRI_REAL) {
+        gri_copy_run(p->dtype, to, from, n, GRI_ADD);
+        return;
+    }
+    real *x = (real *)(void *)to;
+    const real *dy = (const real *)(const void *)from;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) x[i] += dy[i];
 }
 
-/* dy is row-major. */
-static gr_status index_add_rows(gri_call *c, const gr_tensor *dy) {
-    const index_add_attrs *a = c->attrs;
+/* A range of columns: no two pieces add to the same element. */
+static void index_add_piece(void *arg, int64_t piece) {
+    const index_plan *p = arg;
+    int64_t across = (p->inner + p->cut - 1) / p->cut, column = piece % across * p->cut, o = piece / across;
+    int64_t n = p->inner - column < p->cut ? p->inner - column : p->cut;
+    char *x = p->some.data + o * p->some.outer + column * p->size;
+    const char *dy = p->all.data + o * p->all.outer + column * p->size;
+    for (int64_t j = 0; j < p->k; j++) {
+        int64_t at = index_at(p, j);
+        if (at != p->skip) index_add_run(p, x + at * p->some.row, dy + j * p->all.row, n);
+    }
+}
+
+/* Rows in two parts for each thread, if they are long enough: shorter ones one thread adds up as fast as two. */
+static int64_t index_add_cut(const index_plan *p, int threads) {
+    int64_t wanted = (2 * threads + p->outer - 1) / p->outer, most = p->inner * p->size / INDEX_WIDTH;
+    const int64_t line = 64 / p->size; /* a part does not begin within a cache line */
+    if (wanted > most) wanted = most;
+    return wanted > 1 ? (p->inner / wanted + line - 1) / line * line : p->inner;
+}
+
+/* dy and the index are row-major. */
+static gr_status index_add_rows(gri_call *c, const gr_tensor *dy, const gr_tensor *index) {
+    const gri_index_add_attrs *a = c->attrs;
     gr_tensor *x = c->out[0];
-    int dim = (int)(a->dim < 0 ? a->dim + x->rank : a->dim);
     index_plan p;
-    GR_TRY(index_check(c, dim, x->rank, x->dims));
-    if (x->numel && dy->numel && !index_plan_set(&p, c, dim, dy, x)) return gri_dense(c, index_add_forward);
+    if (x->numel && dy->numel && !index_plan_set(&p, c, index, index_dim(a->dim, x), dy, x))
+        return gri_dense(c, index_add_forward);
     if (c->mode == GRI_SET) GR_TRY(gri_zero(c->ctx, x));
     if (x->numel == 0 || dy->numel == 0) return GR_OK;
-    p.cut = p.inner / INDEX_CUTS > INDEX_COLUMNS ? p.inner / INDEX_CUTS : INDEX_COLUMNS;
-    int64_t pieces = p.outer * ((p.inner + p.cut - 1) / p.cut);
-    if (dy->numel * (int64_t)gr_dtype_size(p.dtype) >= 2 * INDEX_PIECE) {
-        gri_parallel(c->ctx, pieces, index_add_piece, &p);
+    p.skip = a->skip;
+    if (dy->numel * p.size >= 2 * INDEX_PIECE) {
+        p.cut = index_add_cut(&p, c->ctx->threads);
+        gri_parallel(c->ctx, p.outer * ((p.inner + p.cut - 1) / p.cut), index_add_piece, &p);
         return gri_poll(c->ctx);
     }
-    for (int64_t i = 0; i < pieces; i++) index_add_piece(&p, i);
+    p.cut = p.inner;
+    for (int64_t o = 0; o < p.outer; o++) index_add_piece(&p, o);
     return GR_OK;
 }
 
 /* A copy of dy costs as much as dy; one of the output might be a whole table. */
 static gr_status index_add_forward(gri_call *c) {
-    gr_tensor *dy;
-    GR_TRY(gri_tensor_dense(c->in[0], &dy));
-    gr_status s = index_add_rows(c, dy);
+    const gr_tensor *x = c->out[0];
+    gr_tensor *dy = NULL, *index;
+    int dim = index_dim(((const gri_index_add_attrs *)c->attrs)->dim, x);
+    GR_TRY(gri_index(c, 1, dim, x->rank, x->dims, &index));
+    gr_status s = gri_tensor_dense(c->in[0], &dy);
+    if (s == GR_OK) s = index_add_rows(c, dy, index);
     gr_release(dy);
+    gr_release(index);
     return s;
 }
 GR_KERNEL(index_add);
 
+/* Where the index is skip, the gradient of dy is 0. */
 static gr_status index_add_backward(gri_grad *g) {
-    const index_add_attrs *a = g->attrs;
-    return gri_emit(g, 0, &gri_op_index_select, 2, GRI_TENSORS(g->dy[0], g->in[1]), &(index_select_attrs){a->dim});
+    const gri_index_add_attrs *a = g->attrs;
+    gri_index_attrs take = {a->dim};
+    gr_tensor *index = g->in[1], *rows, *skip, *mask;
+    if (!gri_needs(g, 0)) return GR_OK;
+    if (a->skip < 0) return gri_emit(g, 0, &gri_op_index_select, 2, GRI_TENSORS(g->dy[0], index), &take);
+    gri_fill_attrs value = {.dtype = GR_I64, .value = (double)(a->skip + g->ctx->index_base)};
+    const gri_spec *dy = gri_input_spec(g, 0);
+    int dim = (int)(a->dim < 0 ? a->dim + dy->rank : a->dim);
+    gri_shape_attrs column = {.shape = {.n = dy->rank - dim, .v = {index->numel, 1, 1, 1, 1, 1, 1, 1}}};
+    GR_TRY(gri_eval(g, &rows, &gri_op_index_select, 2, GRI_TENSORS(g->dy[0], index), &take));
+    GR_TRY(gri_eval(g, &skip, &gri_op_fill, 0, NULL, &value));
+    GR_TRY(GRI_EVAL(g, &mask, eq, index, skip));
+    GR_TRY(gri_eval(g, &mask, &gri_op_reshape, 1, &mask, &column));
+    return gri_emit(g, 0, &gri_op_masked_fill, 2, GRI_TENSORS(rows, mask), &(double){0});
 }
 
 static const gr_attr index_add_schema[] = {
-    {"dim", GR_ATTR_DIM, offsetof(index_add_attrs, dim), .required = true},
-    {"size", GR_ATTR_INT, offsetof(index_add_attrs, size), .required = true},
+    {"dim", GR_ATTR_DIM, offsetof(gri_index_add_attrs, dim), .required = true},
+    {"size", GR_ATTR_INT, offsetof(gri_index_add_attrs, size), .required = true},
+    {"skip", GR_ATTR_INT, offsetof(gri_index_add_attrs, skip), .value = -1},
     GR_ATTR_END};
 
 static const gr_case index_add_cases[] = {
     {.in = "3,2 i64:3", .attrs = "dim=1, size=4", .give = "{{1,2},{3,4},{5,6}}, {3,1,3}",
      .want = "{{3,4},{0,0},{6,8},{0,0}}"},
     {.in = "2,2 i64:2", .attrs = "dim=2, size=3", .give = "{{1,2},{3,4}}, {2,2}", .want = "{{0,3,0},{0,7,0}}"},
+    {.in = "3,2 i64:3", .attrs = "dim=1, size=3, skip=2", .give = "{{1,2},{3,0/0},{5,6}}, {2,3,2}",
+     .want = "{{0,0},{6,8},{0,0}}", .no_grad = true},
     {.in = "3,6,2 i64(1..5):6", .attrs = "dim=2, size=5"},
+    {.in = "3,6,2 i64(1..5):6", .attrs = "dim=-2, size=5, skip=3"},
     {0}};
 
 GR_OP(index_add) = {
     .info = {.name = "index_add", .inputs = "dy index", .attrs = index_add_schema,
-             .attr_size = sizeof(index_add_attrs),
+             .attr_size = sizeof(gri_index_add_attrs),
              .hidden = true, .cases = index_add_cases,
-             .doc = "Zeros with size positions in dimension dim, to which those of dy are added where index says."},
+             .doc = "Zeros with size positions in dimension dim, to which those of dy are added where index says;\n"
+                    "nothing is added to the position skip, counted from 0."},
     .keeps = GRI_KEEP_IN(1),
     .shape = index_add_shape,
     .forward = index_add_kernels,

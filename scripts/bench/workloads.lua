@@ -71,6 +71,46 @@ workload("cnn", "Two 3x3 convolutions (32, 64) with pooling and two dense layers
   return trainer(m, function() return F.cross_entropy(m(x), y) end, gr.optim.Adam(m:parameters(), { lr = 1e-3 }), 1.0)
 end)
 
+local Block = nn.layer {
+  name = "Block",
+  init = function(self, cin, cout, stride)
+    self.c1 = nn.Conv2d(cin, cout, 3, { stride = stride, padding = 1, bias = false })
+    self.b1 = nn.BatchNorm2d(cout)
+    self.c2 = nn.Conv2d(cout, cout, 3, { padding = 1, bias = false })
+    self.b2 = nn.BatchNorm2d(cout)
+    if stride ~= 1 or cin ~= cout then
+      self.skip = nn.Sequential(nn.Conv2d(cin, cout, 1, { stride = stride, bias = false }), nn.BatchNorm2d(cout))
+    end
+  end,
+  forward = function(self, x)
+    local y = F.relu(self.b1(self.c1(x)))
+    y = self.b2(self.c2(y))
+    return F.relu(y + (self.skip and self.skip(x) or x))
+  end,
+}
+
+local ResNet20 = nn.layer {
+  name = "ResNet20",
+  init = function(self)
+    self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, { padding = 1, bias = false }), nn.BatchNorm2d(16), nn.ReLU())
+    local blocks, cin = {}, 16
+    for k, cout in ipairs { 16, 16, 16, 32, 32, 32, 64, 64, 64 } do
+      blocks[k] = Block(cin, cout, cout == cin and 1 or 2)
+      cin = cout
+    end
+    self.blocks = nn.Sequential(blocks)
+    self.head = nn.Linear(64, 10)
+  end,
+  forward = function(self, x) return self.head(self.blocks(self.stem(x)):mean { 3, 4 }) end,
+}
+
+workload("resnet20", "ResNet-20 with batch norm on 3x32x32, batch 64, SGD momentum 0.9, weight decay.", function()
+  local m = ResNet20()
+  local x, y = gr.randn(64, 3, 32, 32), classes(64, 10)
+  local opt = gr.optim.SGD(m:parameters(), { lr = 0.1, momentum = 0.9, weight_decay = 1e-4 })
+  return trainer(m, function() return F.cross_entropy(m(x), y) end, opt)
+end)
+
 workload("clip_adamw_10m", "Global-norm clip and AdamW alone over ten 1000x1000 parameters: memory-bound.", function()
   local ps = {}
   for i = 1, 10 do

@@ -485,7 +485,7 @@ static void mistakes_are_named(void **state) {
     gr_tensor *flat = check_tensor(ctx, GR_F32, CHECK_DIMS(2, 48), 0, 0, &none);
     gr_tensor *wide = check_tensor(ctx, GR_F64, CHECK_DIMS(6, 3, 3, 3), 0, 0, &none);
     check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w), &a,
-                  "conv2d: input has 3 channels, expected 1 [2,3,4,4]; weight [6,1,3,3], groups 1");
+                  "conv2d: input [2,3,4,4] has 3 channels, expected 1 for a weight of [6,1,3,3] and 1 group");
     check_refused(&gri_op_conv2d, 2, GRI_TENSORS(x, w5), &a,
                   "conv2d: a kernel that reaches 5x5 does not fit into 4x4 with padding 0x0");
     check_refused(&gri_op_conv2d, 2, GRI_TENSORS(flat, w), &a, "conv2d: input is f32[2,48], expected 4 dimensions");

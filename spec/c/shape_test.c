@@ -447,16 +447,16 @@ static void index_errors(const char *message, const int64_t *dims, double value)
 
 static void positions_outside_are_named(void **state) {
     (void)state;
-    index_errors("index_select: position 0 (place 2 of the index) is outside dimension 1 of [4,2]: 1 to 4; "
+    index_errors("index_select: position 0 (place [2] of the index) is outside dimension 1 of [4,2]: 1 to 4; "
                  "positions count from 1, not from 0", CHECK_DIMS(4, 2), 0);
-    index_errors("index_select: position 5 (place 2 of the index) is outside dimension 1 of [4,2]: 1 to 4",
+    index_errors("index_select: position 5 (place [2] of the index) is outside dimension 1 of [4,2]: 1 to 4",
                  CHECK_DIMS(4, 2), 5);
-    index_errors("index_select: position -9007199254740992 (place 2 of the index) is outside dimension 1 of [4,2]: "
+    index_errors("index_select: position -9007199254740992 (place [2] of the index) is outside dimension 1 of [4,2]: "
                  "1 to 4", CHECK_DIMS(4, 2), -9007199254740992.0);
-    index_errors("index_select: position 1 (place 1 of the index): dimension 1 of [0,2] is empty",
+    index_errors("index_select: position 1 (place [1] of the index): dimension 1 of [0,2] is empty",
                  CHECK_DIMS(0, 2), 1);
     ctx->index_base = 0;
-    index_errors("index_select: position 4 (place 1 of the index) is outside dimension 0 of [4,2]: 0 to 3",
+    index_errors("index_select: position 4 (place [1] of the index) is outside dimension 0 of [4,2]: 0 to 3",
                  CHECK_DIMS(4, 2), 4);
     ctx->index_base = 1;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -467,13 +468,19 @@ static void opened_and_closed_often(void **state) {
     gr_runtime_config_init(&cfg);
     cfg.alloc = meter_alloc;
     cfg.alloc_ud = &m;
-    for (int i = 0; i < 50; i++) {
+    struct rusage first = {0}, last;
+    for (int i = 0; i < 1000; i++) {
         gr_runtime *rt;
+        if (i == 100) getrusage(RUSAGE_SELF, &first);
         assert_int_equal(gr_open(&cfg, &rt), GR_OK);
         run_ok(rt, "local gr = require 'gradrun' local x = gr.ones(4):requires_grad_() kept = (x * x):sum()");
         assert_int_equal(gr_close(rt), 0);
         assert_int_equal(m.live, 0);
     }
+    getrusage(RUSAGE_SELF, &last);
+#ifndef __SANITIZE_ADDRESS__ /* it keeps what is freed for a while */
+    assert_true(last.ru_maxrss - first.ru_maxrss < 1024); /* KiB: threads, their stacks, what is not m's */
+#endif
 }
 
 int main(void) {

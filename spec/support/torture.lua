@@ -1,10 +1,12 @@
 -- One of everything that keeps Lua values for the core, while the collector runs at every few instructions. Prints what
--- came out. Run by spec/torture_spec.lua:  gradrun spec/support/torture.lua [INSTRUCTIONS]
+-- came out. Run by spec/torture_spec.lua:  gradrun spec/support/torture.lua [INSTRUCTIONS | allocation]
 local gr = require "gradrun"
 local nn, F = gr.nn, gr.nn.functional
 
-local every = tonumber(arg[1])
-if every then debug.sethook(function() collectgarbage() end, "", every) end
+local every = arg[1]
+if tonumber(every) then debug.sethook(function() collectgarbage() end, "", tonumber(every)) end
+-- no pause, and a step as long as a whole cycle: wherever Lua may collect, in the binding's C too, it does
+if every == "allocation" then collectgarbage("incremental", 1, 1000, 60) end
 
 local function show(name, ...)
   local list = { ... }
