@@ -20,7 +20,7 @@
 #define REDUCE_ENOUGH 64       /* chunks from which segments are not needed to keep the threads busy */
 #define REDUCE_ALONE 65536     /* elements that one thread does at once: some 8 us */
 #define REDUCE_BRIEF 200000    /* elements for which no worker is woken */
-#define REDUCE_SHORT 32        /* reductions below this length go by rows if there are outputs enough */
+#define REDUCE_SHORT 32        /* runs below this length go by rows if there are outputs enough */
 #define REDUCE_BUFFER 1024     /* elements gathered at a time */
 #define REDUCE_WIDEN 8192      /* elements from which wide rows save more than the joins at their end cost */
 
@@ -69,6 +69,22 @@ static void reduce_direct_fold(const reduce_plan *p, void *acc, int64_t offset, 
         if (n > to - from) n = to - from;
         p->r->fold(acc, n, x->data + at, from, p->attrs);
         from += n;
+    }
+}
+
+/* The reduced elements from .. to-1 of outputs first .. first + n-1, each of which is one run. */
+static void reduce_direct_each(const reduce_plan *p, char *acc, int64_t first, int64_t n, int64_t from, int64_t to) {
+    const gri_strided *k = &p->kept;
+    int64_t step = k->strides[k->rank - 1] / p->size, size = (int64_t)p->r->acc_size, run;
+    for (int64_t j = 0; j < n; j += run) {
+        const char *x = k->data + reduce_seek(k, first + j, &run) + from * p->size;
+        if (run > n - j) run = n - j;
+        if (p->r->fold_each) {
+            p->r->fold_each(acc + j * size, run, to - from, x, step, from, p->attrs);
+            continue;
+        }
+        for (int64_t i = 0; i < run; i++)
+            p->r->fold(acc + (j + i) * size, to - from, x + i * step * p->size, from, p->attrs);
     }
 }
 
@@ -157,7 +173,9 @@ static void reduce_unit(const reduce_plan *p, int64_t unit, char *acc, reduce_bu
     if (n > p->chunk) n = p->chunk;
     if (to > p->count) to = p->count;
     p->r->start(n, acc, p->attrs);
-    if (!p->rows) {
+    if (!p->rows && p->direct && p->reduced.rank == 1) {
+        reduce_direct_each(p, acc, first, n, from, to);
+    } else if (!p->rows) {
         for (int64_t j = 0; j < n; j++) {
             int64_t offset = reduce_seek(&p->kept, first + j, &rest);
             if (p->direct) reduce_direct_fold(p, acc + j * size, offset, from, to);
@@ -258,9 +276,10 @@ static void reduce_cut(reduce_plan *p) {
     const gri_strided *k = &p->kept, *r = &p->reduced;
     int64_t kept_run = k->dims[k->rank - 1], kept_stride = k->strides[k->rank - 1];
     int64_t run = r->dims[r->rank - 1], stride = r->strides[r->rank - 1];
+    int64_t narrow = p->r->narrow ? p->r->narrow : REDUCE_SHORT;
     bool same = p->type == k->dtype;
     p->rows = p->r->fold_rows && p->outputs > 1 &&
-              (kept_stride < stride || (p->count < REDUCE_SHORT && p->outputs >= REDUCE_ENOUGH));
+              (kept_stride < stride || (p->count < narrow && p->outputs >= REDUCE_ENOUGH));
     p->direct = same && (p->rows ? kept_stride == p->size : stride == p->size && (r->rank == 1 || run >= 64));
     p->inner = p->rows && p->direct ? kept_run : p->outputs;
     p->chunk = p->inner < REDUCE_OUTPUTS ? p->inner : REDUCE_OUTPUTS;
@@ -327,7 +346,7 @@ gr_status gri_want_some(gri_call *c, uint32_t mask) {
     int64_t count = 1, outputs = 1;
     for (int d = 0; d < x->rank; d++) *(mask >> d & 1 ? &count : &outputs) *= x->dims[d];
     if (count == 0 && outputs > 0)
-        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is empty along the reduced dimensions: there is no largest element",
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "%s is empty along the reduced dimensions: there is none to choose",
                        gri_tensor_text(x));
     return GR_OK;
 }

@@ -12,10 +12,14 @@
 typedef struct gri_reduction {
     size_t acc_size;
     gr_dtype result; /* what finish writes; converted to the output's dtype if that is another */
+    uint8_t narrow; /* runs below this length are better taken by rows; 0: 32 */
     bool positions; /* `at` is looked at: elements must come in row-major order of the reduced dims */
     void (*start)(int64_t n, void *acc, const void *attrs); /* of n outputs, nothing in them yet */
     /* Takes x[0..n) into one accumulator. at: position of x[0] among the reduced elements. */
     void (*fold)(void *acc, int64_t n, const void *x, int64_t at, const void *attrs);
+    /* Takes x[j * stride + i] into acc[j], for j < outputs, i < n; NULL: fold for each. */
+    void (*fold_each)(void *acc, int64_t outputs, int64_t n, const void *x, int64_t stride, int64_t at,
+                      const void *attrs);
     /* Takes x[r * stride + j] into acc[j], for r < rows, j < n. at: position of row 0. NULL: there is only fold. */
     void (*fold_rows)(void *acc, int64_t n, int64_t rows, const void *x, int64_t stride, int64_t at,
                       const void *attrs);
@@ -23,6 +27,25 @@ typedef struct gri_reduction {
     /* y[j] (contiguous) from acc[j], into each of which went count elements. */
     void (*finish)(int64_t n, void *y, const void *acc, int64_t count, const void *attrs);
 } gri_reduction;
+
+/* NAME_fold_each from NAME_four(acc, n, x0, x1, x2, x3), which takes a run into each of four accumulators at once, so
+ * that none waits for its own last sum. Long runs are as fast with NAME_fold. Equal runs give equal bits wherever they
+ * lie: what is left of four is filled up with one of them. */
+#define GRI_FOLD_EACH(name, type, acc_type)                                                                   \
+    static void name##_fold_each(void *acc, int64_t outputs, int64_t n, const void *from, int64_t stride,     \
+                                 int64_t at, const void *attrs) {                                             \
+        const type *x = from;                                                                                 \
+        acc_type *a = acc, rest[4];                                                                           \
+        for (; n >= GRI_LONG_RUN && outputs; outputs--, a++, x += stride)                                     \
+            name##_fold(a, n, x, at, attrs);                                                                  \
+        for (; outputs >= 4; outputs -= 4, a += 4, x += 4 * stride)                                           \
+            name##_four(a, n, x, x + stride, x + 2 * stride, x + 3 * stride);                                 \
+        if (!outputs) return;                                                                                 \
+        name##_start(4, rest, attrs);                                                                         \
+        name##_four(rest, n, x, x + (outputs > 1) * stride, x + (outputs > 2) * 2 * stride, x);               \
+        for (int64_t j = 0; j < outputs; j++) name##_join(a + j, rest + j, attrs);                            \
+    }
+#define GRI_LONG_RUN 512
 
 typedef struct gri_reduce_attrs { gr_dims dim; bool keepdim; } gri_reduce_attrs; /* sum, mean, amax, argmax */
 

@@ -86,6 +86,14 @@ static inline float r_exp_falling(float x) {
 }
 #endif
 
+/* For functions that reduce short rows across a vector's lanes: with half a vector, which AVX-512 machines join in
+ * half the time, and fewer elements are left over. */
+#ifdef __AVX512F__
+#define GRI_MEDIUM __attribute__((target("prefer-vector-width=256")))
+#else
+#define GRI_MEDIUM
+#endif
+
 /* Every run is a multiple of GRI_LANES (iter.h); saying so spares the compiler a scalar tail. */
 #define GRI_RUN(n) ((n) & ~(int64_t)15)
 

@@ -33,6 +33,25 @@ static void norm_square_fold(void *acc, int64_t n, const void *from, int64_t at,
     *(double *)acc += s;
 }
 
+static void norm_square_join(void *acc, const void *other, const void *attrs) {
+    (void)attrs;
+    *(double *)acc += *(const double *)other;
+}
+
+static GRI_MEDIUM void norm_square_four(double *acc, int64_t n, const real *x0, const real *x1, const real *x2,
+                                        const real *x3) {
+    double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (int64_t i = 0; i < n; i++) {
+        s0 += (double)x0[i] * x0[i];
+        s1 += (double)x1[i] * x1[i];
+        s2 += (double)x2[i] * x2[i];
+        s3 += (double)x3[i] * x3[i];
+    }
+    acc[0] += s0, acc[1] += s1, acc[2] += s2, acc[3] += s3;
+}
+GRI_FOLD_EACH(norm_square, real, double)
+
 static void norm_square_fold_rows(void *acc, int64_t n, int64_t rows, const void *from, int64_t stride, int64_t at,
                                   const void *attrs) {
     const real *x = from;
@@ -43,11 +62,6 @@ static void norm_square_fold_rows(void *acc, int64_t n, int64_t rows, const void
         for (int64_t j = 0; j < n; j++) a[j] += (double)x[j] * x[j];
 }
 
-static void norm_square_join(void *acc, const void *other, const void *attrs) {
-    (void)attrs;
-    *(double *)acc += *(const double *)other;
-}
-
 static void norm_square_finish(int64_t n, void *to, const void *acc, int64_t count, const void *attrs) {
     real *y = to;
     const double *a = acc;
@@ -56,8 +70,9 @@ static void norm_square_finish(int64_t n, void *to, const void *acc, int64_t cou
 }
 
 static const gri_reduction norm_square_reduction = {
-    .acc_size = sizeof(double), .result = GRI_REAL, .start = norm_square_start, .fold = norm_square_fold,
-    .fold_rows = norm_square_fold_rows, .join = norm_square_join, .finish = norm_square_finish};
+    .acc_size = sizeof(double), .result = GRI_REAL, .narrow = 6, .start = norm_square_start, .fold = norm_square_fold,
+    .fold_each = norm_square_fold_each, .fold_rows = norm_square_fold_rows, .join = norm_square_join,
+    .finish = norm_square_finish};
 
 /* ---- p = inf ---- */
 

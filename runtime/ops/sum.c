@@ -24,6 +24,26 @@ static void sum_fold(void *acc, int64_t n, const void *from, int64_t at, const v
     *(double *)acc += s;
 }
 
+static void sum_join(void *acc, const void *other, const void *attrs) {
+    (void)attrs;
+    *(double *)acc += *(const double *)other;
+}
+
+/* [10000,100] 105 us instead of 210, [100000,10] 390 instead of 620. */
+static GRI_MEDIUM void sum_four(double *acc, int64_t n, const real *x0, const real *x1, const real *x2,
+                                const real *x3) {
+    double s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+#pragma omp simd reduction(+ : s0, s1, s2, s3)
+    for (int64_t i = 0; i < n; i++) {
+        s0 += x0[i];
+        s1 += x1[i];
+        s2 += x2[i];
+        s3 += x3[i];
+    }
+    acc[0] += s0, acc[1] += s1, acc[2] += s2, acc[3] += s3;
+}
+GRI_FOLD_EACH(sum, real, double)
+
 /* Four rows at a time: the accumulators are loaded and stored once for four, and out of cache four streams of
  * memory wait together ([3000,3000] 2.7 ms instead of 4.5). But memory that is one run is best read as one run:
  * [1000000,10], which comes as rows of 250, takes 1.9 ms instead of 4.2. */
@@ -43,11 +63,6 @@ static void sum_fold_rows(void *acc, int64_t n, int64_t rows, const void *from, 
         for (int64_t j = 0; j < n; j++) a[j] += x[j];
 }
 
-static void sum_join(void *acc, const void *other, const void *attrs) {
-    (void)attrs;
-    *(double *)acc += *(const double *)other;
-}
-
 static void sum_finish(int64_t n, void *to, const void *acc, int64_t count, const void *attrs) {
     real *y = to;
     const double *a = acc;
@@ -56,8 +71,8 @@ static void sum_finish(int64_t n, void *to, const void *acc, int64_t count, cons
 }
 
 static const gri_reduction sum_reduction = {
-    .acc_size = sizeof(double), .result = GRI_REAL, .start = sum_start, .fold = sum_fold,
-    .fold_rows = sum_fold_rows, .join = sum_join, .finish = sum_finish};
+    .acc_size = sizeof(double), .result = GRI_REAL, .narrow = 6, .start = sum_start, .fold = sum_fold,
+    .fold_each = sum_fold_each, .fold_rows = sum_fold_rows, .join = sum_join, .finish = sum_finish};
 
 /* ---- whole numbers: modulo 2^64 ---- */
 
@@ -154,8 +169,8 @@ static void mean_finish(int64_t n, void *to, const void *acc, int64_t count, con
 }
 
 static const gri_reduction mean_reduction = {
-    .acc_size = sizeof(double), .result = GRI_REAL, .start = sum_start, .fold = sum_fold,
-    .fold_rows = sum_fold_rows, .join = sum_join, .finish = mean_finish};
+    .acc_size = sizeof(double), .result = GRI_REAL, .narrow = 6, .start = sum_start, .fold = sum_fold,
+    .fold_each = sum_fold_each, .fold_rows = sum_fold_rows, .join = sum_join, .finish = mean_finish};
 
 static gr_status mean_shape(gri_call *c) {
     GR_TRY(gri_want_float(c, 0));
