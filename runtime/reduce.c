@@ -285,6 +285,8 @@ static void reduce_cut(reduce_plan *p) {
     p->chunk = p->inner < REDUCE_OUTPUTS ? p->inner : REDUCE_OUTPUTS;
     if (!p->rows && p->chunk * p->count > REDUCE_SEGMENT)
         p->chunk = p->count < REDUCE_SEGMENT ? REDUCE_SEGMENT / p->count : 1;
+    if (p->rows && !p->direct && p->count * p->chunk > REDUCE_BUFFER && p->count <= REDUCE_SHORT)
+        p->chunk = REDUCE_BUFFER / p->count; /* each output's elements fit into the buffer together */
     p->per_inner = (p->inner + p->chunk - 1) / p->chunk;
     p->chunks = p->outputs / p->inner * p->per_inner;
     int64_t work = p->chunk * (p->count ? p->count : 1);
