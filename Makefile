@@ -11,7 +11,7 @@ BLISDIR ?= /usr/lib/$(ARCH)/blis-pthread
 BLISINC ?= /usr/include/$(ARCH)/blis-pthread
 LUAINC  ?= /usr/include/lua5.4
 LUALIB  ?= -llua5.4
-PACKAGES = gcc libc6-dev make liblua5.4-dev lua5.4 libblis-pthread-dev libjansson-dev zlib1g-dev libcmocka-dev \
+PACKAGES = gcc libc6-dev make liblua5.4-dev lua5.4 libblis-pthread-dev libjansson-dev zlib1g-dev libminizip-dev libcmocka-dev \
            lua-busted lua-check pkgconf dataset-fashion-mnist
 
 WARN   = -Wall -Wextra -Wshadow -Wvla -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes
@@ -26,7 +26,7 @@ generic_f64 = -DGRI_F64
 avx2_f64    = -DGRI_F64 $(avx2_f32)
 avx512_f64  = -DGRI_F64 $(avx512_f32)
 VARIANTS = generic_f32 avx2_f32 avx512_f32 generic_f64 avx2_f64 avx512_f64
-LIBS     = -L$(BLISDIR) -Wl,-rpath,$(BLISDIR) -lblis -ljansson -lz -lm
+LIBS     = -L$(BLISDIR) -Wl,-rpath,$(BLISDIR) -lblis -ljansson -lminizip -lz -lm
 
 # ---- what there is --------------------------------------------------------------------------------------
 KERNELS := $(wildcard runtime/ops/*.c runtime/optims/*.c runtime/clips/*.c)
@@ -166,7 +166,7 @@ VERSION = $(shell sed -n 's/^\#define GR_VERSION "\(.*\)"/\1/p' runtime/gradrun.
 $B/gradrun.pc: runtime/gradrun.h Makefile FORCE
 	@printf '%s\n' 'prefix=$(PREFIX)' 'Name: gradrun' 'Version: $(VERSION)' \
 	    'Description: neural-network training runtime, steered by Lua' \
-	    'Requires.private: lua5.4 jansson zlib' 'Libs: -L$${prefix}/lib -lgradrun' \
+	    'Requires.private: lua5.4 jansson minizip zlib' 'Libs: -L$${prefix}/lib -lgradrun' \
 	    'Libs.private: -L$(BLISDIR) -lblis -lm -pthread' 'Cflags: -I$${prefix}/include' > $@
 
 DEST = $(DESTDIR)$(PREFIX)

@@ -31,7 +31,8 @@ static void describe_words(lua_State *L, const char *words) {
 
 /* {name=, kind=, required=, default=, min=, max=, words=} for each attribute; defaults as scripts see them. */
 static void describe_attrs(lua_State *L, const gr_info *info) {
-    static const char *const kinds[] = {"real", "int", "bool", "dim", "pos", "dims", "shape", "pair", "dtype", "word"};
+    static const char *const kinds[] = {"real", "int",   "bool", "dim",   "pos",
+                                        "dims", "shape", "pair", "dtype", "word"};
     uint64_t defaults[32];
     lua_Integer n = 0;
     gr_attrs_default(info, defaults);

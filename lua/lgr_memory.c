@@ -114,9 +114,16 @@ static int memory_step(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg memory_functions[] = {
-    {"memory", memory_report}, {"memory_limit", memory_limit}, {"trim", memory_trim}, {"scope", memory_scope}, {"keep", memory_keep},
-    {"manual_seed", memory_manual_seed}, {"threads", memory_threads}, {"isa", memory_isa},
-    {"default_dtype", memory_default_dtype}, {"step", memory_step}, {0}};
+static const luaL_Reg memory_functions[] = {{"memory", memory_report},
+                                            {"memory_limit", memory_limit},
+                                            {"trim", memory_trim},
+                                            {"scope", memory_scope},
+                                            {"keep", memory_keep},
+                                            {"manual_seed", memory_manual_seed},
+                                            {"threads", memory_threads},
+                                            {"isa", memory_isa},
+                                            {"default_dtype", memory_default_dtype},
+                                            {"step", memory_step},
+                                            {0}};
 
 void lgr_open_memory(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, memory_functions); }

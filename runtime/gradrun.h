@@ -443,6 +443,16 @@ GR_API const char *gr_dict_find_text_peek(const gr_dict *d, const char *key);
 GR_API gr_status gr_idx_read(gr_ctx *ctx, const char *path, gr_tensor **out);
 /* Reads numbers separated by commas, semicolons or blanks, gzipped or not, as an f32 matrix. */
 GR_API gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out);
+/* Writes rows [n] or [n,m] as lines of numbers with commas between, each short and reading back the same. As all
+ * writers, it leaves an earlier file as it was until the new one is whole: see gr_safetensors_write. */
+GR_API gr_status gr_csv_write(const gr_tensor *t, const char *path);
+/* Reads NumPy's npy, gzipped or not, and npz: floats of 8 bytes become f64, other floats f32; bool and unsigned bytes
+ * u8, other whole numbers i64. GR_ERR_FORMAT names path, member and what was found. */
+GR_API gr_status gr_npy_read(gr_ctx *ctx, const char *path, gr_tensor **out);
+GR_API gr_status gr_npz_read(gr_ctx *ctx, const char *path, gr_dict **out);
+/* Writes them, row-major, unpacked. */
+GR_API gr_status gr_npy_write(const gr_tensor *t, const char *path);
+GR_API gr_status gr_npz_write(const gr_dict *d, const char *path);
 /* Reads a safetensors file: its tensors, in the header's order, and its metadata as texts. F64, F32, I64, U8 and BOOL
  * (as u8) as they are; F16 and BF16 become f32; I8, I16, U16, I32 and U32 become i64. Everything the file says is
  * checked first: GR_ERR_FORMAT names path, tensor and numbers. */

@@ -134,3 +134,145 @@ describe("data", function()
     assert.error_matches(function() gr.nn.functional.cross_entropy(z, y + 2) end, "6")
   end)
 end)
+
+-- ---- npy, npz, csv ------------------------------------------------------------------------------------------
+
+local function same(a, b)
+  assert.equal(a.dtype, b.dtype)
+  assert.same(a:totable(), b:totable())
+  assert.equal(tostring(a.shape), tostring(b.shape))
+end
+
+local function same_content(a, b)
+  if gr.is_tensor(a) then return same(a, b) end
+  for k, t in pairs(b) do same(t, a[k]) end
+end
+
+local tensors = {
+  f32 = gr.tensor { { 1, -0.5, 1e-20 }, { 3e38, 1 / 0, -1 / 0 } },
+  f64 = gr.tensor({ { 1, 0.1, 1 / 3 }, { 1e-300, 1e300, 5e-324 } }, "f64"),
+  i64 = gr.tensor({ 1 << 62, -1, math.mininteger, (1 << 53) + 1 }, "i64"),
+  u8 = gr.tensor({ { 0, 255 }, { 7, 8 } }, "u8"),
+  turned = gr.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }):transpose(),
+  scalar = gr.tensor(2.5),
+  empty = gr.zeros(0, 3),
+  long = gr.rand(300, 401),
+}
+
+describe("what is written as", function()
+  it("npy comes back the same", function()
+    local path = temporary ""
+    for _, t in pairs(tensors) do
+      assert.is_true(gr.data.write_npy(path, t))
+      same(t, assert(gr.data.npy(path)))
+    end
+    os.remove(path)
+  end)
+
+  it("npz comes back the same, by name", function()
+    local path = temporary ""
+    assert.is_true(gr.data.write_npz(path, tensors))
+    local read = assert(gr.data.npz(path))
+    for name, t in pairs(tensors) do same(t, read[name]) end
+    for name in pairs(read) do assert.truthy(tensors[name], name) end
+    assert.is_true(gr.data.write_npz(path, {}))
+    assert.is_nil(next(assert(gr.data.npz(path))))
+    os.remove(path)
+  end)
+
+  it("csv comes back the same, from short texts", function()
+    local path = temporary ""
+    local function text(t)
+      assert.is_true(gr.data.write_csv(path, t))
+      local f <close> = io.open(path)
+      return f:read "a"
+    end
+    assert.equal("1,-0.5,1e-20\n3e+38,inf,-inf\n", text(tensors.f32))
+    assert.equal("1,0.1,0.3333333333333333\n1e-300,1e+300,4.94065645841247e-324\n", text(tensors.f64))
+    assert.equal("4611686018427387904\n-1\n-9223372036854775808\n9007199254740993\n", text(tensors.i64))
+    assert.equal("0,255\n7,8\n", text(tensors.u8))
+    assert.equal("1,4\n2,5\n3,6\n", text(tensors.turned))
+    text(tensors.long)
+    same(tensors.long, assert(gr.data.csv(path)))
+    assert.error_matches(function() gr.data.write_csv(path, tensors.scalar) end, "expected rows %[n%] or %[n,m%]")
+    os.remove(path)
+  end)
+
+  it("any of them leaves an earlier file alone when it fails", function()
+    for name, value in pairs { write_npy = tensors.f32, write_npz = tensors, write_csv = tensors.f32 } do
+      local ok, message = gr.data[name]("/nowhere/file", value)
+      assert.is_nil(ok)
+      assert.matches("/nowhere/file: ", message)
+    end
+    local path = temporary "as it was"
+    for n = 1, 3 do
+      local t = n == 1 and "no tensor" or n == 2 and { 1 } or { a = 2 }
+      assert.has_error(function() gr.data.write_npz(path, t) end)
+    end
+    local f <close> = io.open(path)
+    assert.equal("as it was", f:read "a")
+    os.remove(path)
+  end)
+end)
+
+describe("NumPy's files", function()
+  local corpus = "spec/fuzz/corpus/" -- by NumPy
+  it("are read, whatever the type, byte order and version", function()
+    local rows = { { 0, 1, 2 }, { 3, 4, 5 } }
+    for name, dtype in pairs { f32 = "f32", f16 = "f32", f64big = "f64", i8 = "i64", u16big = "i64", u64 = "i64",
+                               fortran = "f32", version2 = "f32" } do
+      local t = assert(gr.data.npy(corpus .. "npy/" .. name .. ".npy"))
+      assert.equal(dtype, t.dtype, name)
+      assert.same(rows, t:to("i64"):totable(), name)
+    end
+    assert.equal("u8", gr.data.npy(corpus .. "npy/bool.npy").dtype)
+    assert.equal(3.0, gr.data.npy(corpus .. "npy/scalar.npy"):item())
+    assert.equal("[0×3]", tostring(gr.data.npy(corpus .. "npy/empty.npy").shape))
+    assert.equal("[1×2×1×1×2×1×1×1]", tostring(gr.data.npy(corpus .. "npy/rank8.npy").shape))
+    local packed = assert(gr.data.npz(corpus .. "npz/packed.npz"))
+    assert.equal("[20×20]", tostring(packed.weight.shape))
+    assert.same({ 0.0, 1.0, 2.0 }, packed.b:totable())
+  end)
+
+  it("that are damaged, or hold no numbers, give nil and what was found", function()
+    local function header(dict, data)
+      return "\x93NUMPY\1\0" .. ("<I2"):pack(#dict) .. dict .. (data or "")
+    end
+    for _, case in ipairs {
+      { "", "header cut short: 0 bytes of 10" },
+      { "PK\3\4 567890", "starts with 50 4b 03 04" },
+      { "\x93NUMPY\9\0\0\0", "version 9.0" },
+      { header "{'descr': '<f4'}", "without 'fortran_order'" },
+      { header "{'descr': '<c8', 'fortran_order': False, 'shape': ()}", "elements of type '<c8'" },
+      { header "{'descr': [('a', '<f4')], }", "records are not read" },
+      { header "{'descr': '<f4', 'descr': '<f4'}", "a second or unknown 'descr'" },
+      { header "{'shape': (2,, 3)}", "expected a size" },
+      { header "{'shape': (1,1,1,1,1,1,1,1,1)}", "after 8 sizes" },
+      { header "{'shape': (99999999999, 99999999999)}", "sizes that memory can address" },
+      { header "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999,)}", "cut short: [99999999]" },
+      { header("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)}", "1234567"), "data cut short: 7 bytes of 8" },
+      { header("{'descr': '<f4', 'fortran_order': False, 'shape': (1,)}", "12345"), "left over behind the 1 elements" },
+      { header("{'descr': '<u8', 'fortran_order': False, 'shape': (1,)}", ("\255"):rep(8)), "too large for i64" },
+    } do
+      local path = temporary(case[1])
+      local t, message = gr.data.npy(path)
+      assert.is_nil(t)
+      assert.truthy(message:find(path .. ": ", 1, true) == 1 and message:find(case[2], 1, true), message)
+      os.remove(path)
+    end
+  end)
+
+  it("cut short anywhere never come back wrong", function()
+    for _, name in ipairs { "npy/f32.npy", "npz/two.npz", "npz/packed.npz" } do
+      local f <close> = io.open(corpus .. name, "rb")
+      local whole, read = f:read "a", gr.data[name:match "%a+"]
+      for n = 0, #whole - 1 do
+        local path = temporary(whole:sub(1, n))
+        local t, message = read(path)
+        if t then same_content(t, read(corpus .. name)) -- an archive without its last bytes, all members there
+        else assert.truthy(message:find(path, 1, true) == 1, message) end
+        os.remove(path)
+      end
+    end
+  end)
+end)

@@ -1,4 +1,4 @@
-/* Numbers as text: one row a line, fields between commas, semicolons or blanks.
+/* Numbers as text: one row a line, fields between commas, semicolons or blanks; written with commas.
  *
  *   file      = [header] { row | empty line }   a header's first field that is not empty is not a number
  *   row       = field { separator field } end   every row has as many fields as the first
@@ -8,17 +8,21 @@
  *
  * The text is read once, piece by piece: neither its lines nor the file need fit in memory, only the numbers. */
 #include <locale.h>
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+#include "gather.h"
+#include "io/replace.h"
 #include "io/stream.h"
-#include "tensor.h"
 
 #define CSV_PIECE (16 * 1024)
 #define CSV_FIELD 400      /* characters: a double written out in full has some 330 */
 #define CSV_SHOWN 40       /* characters of a bad field in a message */
+#define CSV_NUMBER 32     /* characters of a number that is written */
 #define CSV_START (64 * 1024) /* bytes of values at first */
 
 typedef struct csv_reader {
@@ -215,4 +219,71 @@ gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out) {
     gri_block_delete(ctx, r.values, r.capacity);
     gri_stream_close(&r.s);
     return status;
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------- */
+
+/* A decimal that reads back as the same number: from 6 digits on for f32, of which 9 are enough; 15 to 17 for f64. */
+static int csv_real(char *to, gr_dtype type, double v) {
+    int digits = type == GR_F32 ? 6 : 15, most = type == GR_F32 ? 9 : 17, n;
+    if (isnan(v)) return snprintf(to, CSV_NUMBER, "nan");
+    do {
+        n = snprintf(to, CSV_NUMBER, "%.*g", digits, v);
+        if (type == GR_F32 ? strtof(to, NULL) == (float)v : strtod(to, NULL) == v) break;
+    } while (++digits <= most);
+    return n;
+}
+
+/* One row, 64 numbers at a time. */
+static gr_status csv_row(gri_replace *file, const gri_strided *row, int64_t columns) {
+    union { float f32[64]; double f64[64]; int64_t i64[64]; uint8_t u8[64]; } v;
+    char text[64 * CSV_NUMBER];
+    for (int64_t from = 0; from < columns; from += 64) {
+        int64_t n = columns - from < 64 ? columns - from : 64;
+        size_t length = 0;
+        gri_gather(row, from, n, row->dtype, &v);
+        for (int64_t i = 0; i < n; i++) {
+            char *to = text + length;
+            switch (row->dtype) {
+            case GR_F32: length += (size_t)csv_real(to, GR_F32, v.f32[i]); break;
+            case GR_F64: length += (size_t)csv_real(to, GR_F64, v.f64[i]); break;
+            case GR_I64: length += (size_t)snprintf(to, CSV_NUMBER, "%" PRId64, v.i64[i]); break;
+            default: length += (size_t)snprintf(to, CSV_NUMBER, "%d", v.u8[i]); break;
+            }
+            text[length++] = from + i + 1 < columns ? ',' : '\n';
+        }
+        GR_TRY(gri_replace_write(file, text, length));
+    }
+    return GR_OK;
+}
+
+static gr_status csv_rows(gri_replace *file, const gr_tensor *t) {
+    int64_t size = (int64_t)gri_size((gr_dtype)t->dtype), rows = t->dims[0], columns = t->rank == 2 ? t->dims[1] : 1;
+    gri_strided row = {.dtype = (gr_dtype)t->dtype, .rank = 1, .dims = {columns},
+                       .strides = {t->rank == 2 ? t->strides[1] * size : 0}};
+    for (int64_t i = 0; i < rows && columns > 0; i++) {
+        row.data = t->data + i * t->strides[0] * size;
+        GR_TRY(csv_row(file, &row, columns));
+    }
+    return GR_OK;
+}
+
+gr_status gr_csv_write(const gr_tensor *t, const char *path) {
+    gr_ctx *ctx = t->head.ctx;
+    gri_replace file;
+    if (t->rank < 1 || t->rank > 2)
+        return gr_fail(ctx, GR_ERR_SHAPE, "%s: the tensor is %s, expected rows [n] or [n,m]", path,
+                       gri_tensor_text(t));
+    locale_t c_locale = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    if (!c_locale) return gr_fail(ctx, GR_ERR_MEMORY, "%s: out of memory writing it", path);
+    gr_status s = gri_replace_open(ctx, path, &file);
+    if (s == GR_OK) {
+        locale_t was = uselocale(c_locale); /* of this thread alone */
+        s = csv_rows(&file, t);
+        uselocale(was);
+        if (s == GR_OK) s = gri_replace_commit(&file);
+        else gri_replace_drop(&file);
+    }
+    freelocale(c_locale);
+    return s;
 }

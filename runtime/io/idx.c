@@ -10,6 +10,7 @@
  * most IDX_TRUST times the file's size, or what a first pass over the data has counted. */
 #include <string.h>
 
+#include "io/elements.h"
 #include "io/stream.h"
 #include "tensor.h"
 
@@ -17,13 +18,13 @@
 #define IDX_CHUNK (32 * 1024)  /* bytes converted at a time; a multiple of every element size */
 
 typedef struct idx_type {
-    uint8_t code, size;
-    gr_dtype dtype;
+    uint8_t code;
+    gri_element element;
 } idx_type;
 
 static const idx_type idx_types[] = {
-    {0x08, 1, GR_U8},  {0x09, 1, GR_I64}, {0x0B, 2, GR_I64},
-    {0x0C, 4, GR_I64}, {0x0D, 4, GR_F32}, {0x0E, 8, GR_F64},
+    {0x08, {'u', 1, true}}, {0x09, {'i', 1, true}}, {0x0B, {'i', 2, true}},
+    {0x0C, {'i', 4, true}}, {0x0D, {'f', 4, true}}, {0x0E, {'f', 8, true}},
 };
 
 typedef struct idx_header {
@@ -55,7 +56,7 @@ static gr_status idx_dims(gri_stream *s, idx_header *h) {
                            gri_dims_text(h->spec.rank, h->spec.dims));
         n *= d;
     }
-    h->bytes = n * h->type->size;
+    h->bytes = n * h->type->element.size;
     h->memory = n * (int64_t)gr_dtype_size(h->spec.dtype);
     return GR_OK;
 }
@@ -77,7 +78,7 @@ static gr_status idx_header_read(gri_stream *s, idx_header *h) {
                        magic[2]);
     if (magic[3] < 1 || magic[3] > GR_MAX_RANK)
         return gr_fail(s->ctx, GR_ERR_FORMAT, "%s: IDX rank %d, expected 1 to %d", s->path, magic[3], GR_MAX_RANK);
-    h->spec = (gri_spec){.dtype = h->type->dtype, .rank = magic[3]};
+    h->spec = (gri_spec){.dtype = gri_element_dtype(h->type->element), .rank = magic[3]};
     return idx_dims(s, h);
 }
 
@@ -102,24 +103,11 @@ static gr_status idx_prove(gri_stream *s, const idx_header *h) {
     return gri_stream_read(s, chunk, (size_t)start, &got);
 }
 
-static void idx_convert(const idx_type *type, const uint8_t *p, int64_t n, char *to) {
-    for (int64_t i = 0; i < n; i++, p += type->size, to += gr_dtype_size(type->dtype)) {
-        uint64_t bits = 0;
-        for (int k = 0; k < type->size; k++) bits = bits << 8 | p[k];
-        uint32_t low = (uint32_t)bits;
-        int64_t whole = type->size == 1 ? (int8_t)low : type->size == 2 ? (int16_t)low : (int32_t)low;
-        switch (type->code) {
-        case 0x0D: memcpy(to, &low, 4); break;
-        case 0x0E: memcpy(to, &bits, 8); break;
-        default: memcpy(to, &whole, 8); break;
-        }
-    }
-}
-
 static gr_status idx_elements(gri_stream *s, const idx_header *h, char *to) {
     uint8_t chunk[IDX_CHUNK];
+    gri_element e = h->type->element;
     size_t got;
-    if (h->type->dtype == GR_U8) {
+    if (h->spec.dtype == GR_U8) {
         GR_TRY(gri_stream_read(s, to, (size_t)h->bytes, &got));
         return (int64_t)got < h->bytes ? idx_cut_short(s, h, (int64_t)got) : GR_OK;
     }
@@ -127,9 +115,9 @@ static gr_status idx_elements(gri_stream *s, const idx_header *h, char *to) {
         size_t want = h->bytes - done < IDX_CHUNK ? (size_t)(h->bytes - done) : IDX_CHUNK;
         GR_TRY(gri_stream_read(s, chunk, want, &got));
         if (got < want) return idx_cut_short(s, h, done + (int64_t)got);
-        int64_t n = (int64_t)got / h->type->size;
-        idx_convert(h->type, chunk, n, to);
-        to += n * (int64_t)gr_dtype_size(h->type->dtype);
+        int64_t n = (int64_t)got / e.size;
+        gri_elements_read(e, chunk, n, to);
+        to += n * (int64_t)gr_dtype_size(h->spec.dtype);
     }
     return GR_OK;
 }

@@ -31,7 +31,8 @@ static gr_status replace_find(gri_replace *r, mode_t *mode) {
         return gr_fail(r->ctx, GR_ERR_IO, "%s: the file's name has %zu bytes, expected 1 to %zu", r->path,
                        strlen(name), sizeof r->temporary - sizeof REPLACE_SUFFIX);
     strcpy(r->name, name);
-    snprintf(r->temporary, sizeof r->temporary, "%s" REPLACE_SUFFIX, name);
+    snprintf(r->temporary, sizeof r->temporary, "%.*s" REPLACE_SUFFIX, (int)(sizeof r->name - sizeof REPLACE_SUFFIX),
+             name);
     *name = 0;
     r->folder = open(slash ? target : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->folder < 0) return replace_fail(r, "its folder cannot be opened");

@@ -141,6 +141,31 @@ static bool fuzz_read(gr_ctx *ctx, fuzz_reader read, const char *path) {
     return s == GR_OK;
 }
 
+/* For readers of several tensors: looks at all that was read, and hands on the first. */
+static inline gr_status fuzz_dict(gr_ctx *ctx, const char *path,
+                                  gr_status (*read)(gr_ctx *, const char *, gr_dict **), gr_tensor **out) {
+    gr_dict *d = NULL;
+    const char *name;
+    volatile uint8_t sum = 0;
+    gr_status s = read(ctx, path, &d);
+    FUZZ_CHECK((s == GR_OK) == (d != NULL));
+    if (s != GR_OK) return s;
+    for (int i = 0; i < gr_dict_count(d); i++) {
+        gr_tensor *t = gr_dict_at_peek(d, i, &name);
+        const uint8_t *p = gr_tensor_data_peek(t);
+        size_t n = (size_t)gr_tensor_numel(t) * gr_dtype_size(gr_tensor_dtype(t));
+        FUZZ_CHECK(gr_dict_find_peek(d, name) == t);
+        for (size_t k = 0; k < n; k++) sum += p[k];
+    }
+    for (int i = 0; i < gr_dict_texts(d); i++) {
+        const char *text = gr_dict_text_peek(d, i, &name);
+        FUZZ_CHECK(gr_dict_find_text_peek(d, name) == text && strlen(text) < FUZZ_MAX);
+    }
+    *out = gr_retain(gr_dict_at_peek(d, 0, NULL));
+    gr_release(d);
+    return *out ? GR_OK : gr_tensor_scalar(ctx, GR_U8, 0, out);
+}
+
 static int fuzz_main(int argc, char **argv, const char *pattern, const char *words, fuzz_reader read) {
     double seconds = argc > 1 ? atof(argv[1]) : 10;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
@@ -162,7 +187,8 @@ static int fuzz_main(int argc, char **argv, const char *pattern, const char *wor
         fuzz_write(&f, &x, path);
         accepted += fuzz_read(ctx, read, path);
     }
-    printf("%s: %lld inputs, %lld of them accepted, nothing found\n", argv[0], (long long)inputs, (long long)accepted);
+    printf("%s: %lld inputs, %lld of them accepted, nothing found\n", argv[0], (long long)inputs,
+           (long long)accepted);
     unlink(path);
     free(f.corpus);
     return gr_ctx_free(ctx) == 0 ? 0 : 1;

@@ -1,0 +1,10 @@
+/* Fuzzer of gr_npz_read: see fuzz.h. */
+#include "fuzz.h"
+
+static gr_status read_first(gr_ctx *ctx, const char *path, gr_tensor **out) {
+    return fuzz_dict(ctx, path, gr_npz_read, out);
+}
+
+int main(int argc, char **argv) {
+    return fuzz_main(argc, argv, "spec/fuzz/corpus/npz/*", "0123456789(),'<>|fiu\x01\x02PK", read_first);
+}
