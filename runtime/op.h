@@ -133,10 +133,12 @@ typedef struct gri_conv_transpose2d_attrs {                          /* conv_tra
     gri_conv2d_attrs conv;
     int64_t output_padding[2];
 } gri_conv_transpose2d_attrs;
-typedef struct gri_max_pool2d_attrs {                                /* max_pool2d, MaxPool2d */
-    int64_t kernel_size[2], stride[2], padding[2], dilation[2];
-    bool ceil_mode;
-} gri_max_pool2d_attrs;
+typedef struct gri_pool_attrs {                                      /* poolings, their gradients and layers */
+    int64_t kernel_size[2], stride[2], padding[2], dilation[2]; /* stride 0: kernel_size; dilation 0: 1 */
+    bool ceil_mode, count_include_pad;
+    int64_t output_size[2]; /* adaptive, if it is not 0: instead of all the others */
+    gr_dims shape;          /* gradients: of the input */
+} gri_pool_attrs;
 
 /* Shape rules many ops share. */
 gr_status gri_shape_same(gri_call *c);      /* out = in[0], which must be floating */

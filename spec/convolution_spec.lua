@@ -1,4 +1,4 @@
--- Convolutions: what is refused, in words with the values; how layers begin; how the ops hang together.
+-- Convolutions and poolings: what is refused, in words with the values; how layers begin; how the ops hang together.
 local gr = require "gradrun"
 local nn = gr.nn
 
@@ -123,5 +123,46 @@ describe("convolutions", function()
     local back = gr.conv_transpose2d(x, w,
       { stride = 2, padding = 1, dilation = 2, groups = 2, output_padding = more })
     assert.near((gr.conv2d(y, w, options) * x):sum():item(), (y * back):sum():item(), 1e-9)
+  end)
+end)
+
+describe("pooling", function()
+  local x = gr.tensor { { { { 1, 5, 2, 9 }, { 4, 3, 8, 0 } } } }
+  it("counts places from 1, row by row", function()
+    local y, index = gr.max_pool2d(x, { kernel_size = 2 })
+    assert.same({ { { { 5, 9 } } } }, y:totable())
+    assert.same({ { { { 2, 4 } } } }, index:totable())
+    assert.equal("i64", index.dtype)
+    assert.equal(8, select(2, gr.max_pool2d(gr.tensor { { { { 0, 0, 0, 0 }, { 0, 0, 0, 1 } } } },
+      { kernel_size = { 2, 4 } })):item())
+    assert.same({ { { { 2, 4 }, { 5, 7 } } } }, select(2, gr.adaptive_max_pool2d(x, { output_size = 2 })):totable())
+    assert.same({ { { 2, 4 } } }, select(2, gr.max_pool1d(x:reshape { 1, 2, 4 }[{ {}, { 1, 1 }, {} }],
+      { kernel_size = 2 })):totable())
+  end)
+  it("refuses windows that do not fit", function()
+    refused("avg_pool2d: padding 2 is more than half of kernel_size 3", gr.avg_pool2d, x,
+      { kernel_size = 3, padding = 2 })
+    refused("max_pool2d: a kernel that reaches 3x3 does not fit into 2x4", gr.max_pool2d, x, { kernel_size = 3 })
+    refused("avg_pool1d: a kernel that reaches 1x5 does not fit into 1x4", gr.avg_pool1d, gr.zeros(1, 2, 4),
+      { kernel_size = 5 })
+    refused("kernel_size is missing", gr.avg_pool2d, x)
+    refused("kernel_size is 0, expected at least 1", gr.avg_pool2d, x, { kernel_size = { 2, 0 } })
+    refused("output_size is 0, expected at least 1", gr.adaptive_avg_pool2d, x, { output_size = 0 })
+    refused("adaptive_avg_pool2d: input is [1,1,0,4]: there is nothing to choose from", gr.adaptive_avg_pool2d,
+      gr.zeros(1, 1, 0, 4), { output_size = 1 })
+    refused("max_pool1d: input is f32[1,1,2,4], expected 3 dimensions", gr.max_pool1d, x, { kernel_size = 2 })
+    refused("avg_pool2d: input 1 is i64[1,1,2,2]", gr.avg_pool2d, gr.ones({ 1, 1, 2, 2 }, { dtype = "i64" }),
+      { kernel_size = 2 })
+  end)
+  it("comes as layers", function()
+    local m = nn.Sequential(nn.AvgPool2d(3, { stride = 1, padding = 1 }), nn.MaxPool2d({ 1, 2 }, { dilation = 2 }),
+      nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert.same({ 1, 1 }, m(gr.ones(1, 1, 5, 6)).shape)
+    local text = tostring(m)
+    for _, want in ipairs { "3×3, stride 1×1, padding 1×1", "1×2, dilation 2×2", "AdaptiveAvgPool2d 1×1" } do
+      assert.truthy(text:find(want, 1, true), text)
+    end
+    local lines = tostring(nn.Sequential(nn.AvgPool1d(3, { ceil_mode = true })))
+    assert.truthy(lines:find("AvgPool1d 3, ceil_mode", 1, true), lines)
   end)
 end)

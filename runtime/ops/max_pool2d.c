@@ -1,15 +1,19 @@
 /* y = the largest element of each window:  x[n,c,h,w] → y[n,c,oh,ow], index[n,c,oh,ow]
  *
- * index, of i64, is where in its plane the element lies: row * w + column, from 0. Outside the image there is
- * nothing to choose. Of equal elements the first wins; NaN wins over everything, the last one of a window.
+ * index, of i64, is where in its plane the element lies: row * w + column, counted as positions are (from 1 in
+ * scripts). Outside the image there is nothing to choose. Of equal elements the first wins; NaN wins over everything,
+ * the last one of a window.
+ *
+ * adaptive_max_pool2d has oh and ow given instead of windows: row r looks at rows ⌊r h / oh⌋ to ⌈(r + 1) h / oh⌉ - 1,
+ * columns likewise.
  *
  * dx = dy put back where index says (max_pool2d_backward), whose own derivative picks from there
  * (max_pool2d_gather). Only index is kept. Pieces are planes; windows that overlap add up in a fixed order. */
 #include "iter.h"
 #include "op.h"
 #include "parallel.h"
+#include "pool.h"
 #include "vmath.h"
-#include "window.h"
 
 #include <string.h>
 
@@ -19,6 +23,7 @@
 typedef struct max_pool2d_job {
     gri_window w;
     int64_t planes, part, in, out; /* planes in all and in a piece; elements of an input and an output plane */
+    int64_t base;                  /* what an index counts from */
     bool add;
     real *x, *y;
     int64_t *index;
@@ -38,37 +43,15 @@ static inline int64_t max_pool2d_last(const max_pool2d_job *j, int64_t piece) {
 
 /* ---- max_pool2d ---- */
 
-static gr_status max_pool2d_fit(gr_ctx *ctx, const gri_max_pool2d_attrs *a, const int64_t *size, gri_window *w) {
-    for (int i = 0; i < 2; i++) {
-        w->in[i] = size[i];
-        w->kernel[i] = a->kernel_size[i];
-        w->stride[i] = a->stride[i] ? a->stride[i] : a->kernel_size[i];
-        w->padding[i] = a->padding[i];
-        w->dilation[i] = a->dilation[i];
-    }
-    GR_TRY(gri_window_fit(ctx, w, a->ceil_mode));
-    for (int i = 0; i < 2; i++)
-        if (w->padding[i] > w->kernel[i] / 2)
-            return gr_fail(ctx, GR_ERR_ARG, "padding %lld is more than half of kernel_size %lld",
-                           (long long)w->padding[i], (long long)w->kernel[i]);
-    if (size[0] * size[1] > INT32_MAX)
-        return gr_fail(ctx, GR_ERR_SHAPE, "planes of %lldx%lld are too large", (long long)size[0],
-                       (long long)size[1]);
-    return GR_OK;
+/* Places are 32-bit numbers while they are looked for. */
+static gr_status max_pool2d_sizes(gri_call *c, int rank) {
+    const int64_t *dims = c->in[0]->dims;
+    GR_TRY(gri_pool_shape(c, rank));
+    if ((rank == 3 ? 1 : dims[2]) * dims[rank - 1] < INT32_MAX) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "planes of %s are too large", gri_tensor_text(c->in[0]));
 }
 
-static gr_status max_pool2d_shape(gri_call *c) {
-    const gr_tensor *x = c->in[0];
-    gri_window w;
-    GR_TRY(gri_want_float(c, 0));
-    if (x->rank != 4) return gr_fail(c->ctx, GR_ERR_SHAPE, "input is %s, expected 4 dimensions", gri_tensor_text(x));
-    GR_TRY(max_pool2d_fit(c->ctx, c->attrs, x->dims + 2, &w));
-    c->spec[0] = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = 4,
-                            .dims = {x->dims[0], x->dims[1], w.out[0], w.out[1]}};
-    c->spec[1] = c->spec[0];
-    c->spec[1].dtype = GR_I64;
-    return GR_OK;
-}
+static gr_status max_pool2d_shape(gri_call *c) { return max_pool2d_sizes(c, 4); }
 
 /* A plane and how far beyond it memory may be read: rows are short, so they are read in whole vectors, and what
  * is not theirs is thrown away. */
@@ -124,7 +107,7 @@ static void max_pool2d_run(const gri_window *w, const max_pool2d_plane *p, int64
     }
 }
 
-static void max_pool2d_any(const gri_window *w, const max_pool2d_plane *p, real *y, int64_t *index) {
+static void max_pool2d_any(const gri_window *w, const max_pool2d_plane *p, int64_t base, real *y, int64_t *index) {
     real best[MAX_POOL2D_RUN];
     int32_t place[MAX_POOL2D_RUN];
     const int64_t width = w->out[1];
@@ -133,12 +116,12 @@ static void max_pool2d_any(const gri_window *w, const max_pool2d_plane *p, real 
             int64_t n = width - q < MAX_POOL2D_RUN ? width - q : MAX_POOL2D_RUN;
             max_pool2d_run(w, p, r, q, n, best, place);
             memcpy(y + q, best, (size_t)n * sizeof *y);
-            for (int64_t i = 0; i < n; i++) index[q + i] = place[i];
+            for (int64_t i = 0; i < n; i++) index[q + i] = place[i] + base;
         }
     }
 }
 
-/* n windows of 2x2 side by side; x is their upper row, at its position in the plane, `width` apart from the lower. */
+/* n windows of 2x2 side by side; x is their upper row, at that index of the plane, `width` apart from the lower. */
 static inline void max_pool2d_square(int64_t n, const real *x, int32_t at, int32_t width, real *y, int64_t *index) {
     const real *z = x + width;
 #pragma omp simd
@@ -162,15 +145,15 @@ static inline void max_pool2d_square(int64_t n, const real *x, int32_t at, int32
 
 /* The usual 2x2 windows side by side, nothing outside. `left` elements of y may be written: the next row writes
  * again what is not this one's. */
-static void max_pool2d_squares(const gri_window *w, const max_pool2d_plane *p, real *y, int64_t *index,
-                               int64_t left) {
+static void max_pool2d_squares(const gri_window *w, const max_pool2d_plane *p, int64_t base, real *y,
+                               int64_t *index, int64_t left) {
     const int64_t width = w->in[1], n = w->out[1], whole = (n + GRI_LANES - 1) & ~(int64_t)(GRI_LANES - 1);
     for (int64_t r = 0; r < w->out[0]; r++, y += n, index += n, left -= n) {
         int64_t at = 2 * r * width;
         if (at + width + 2 * whole <= p->room && whole <= left)
-            max_pool2d_square(GRI_RUN(whole), p->x + at, (int32_t)at, (int32_t)width, y, index);
+            max_pool2d_square(GRI_RUN(whole), p->x + at, (int32_t)(at + base), (int32_t)width, y, index);
         else
-            max_pool2d_square(n, p->x + at, (int32_t)at, (int32_t)width, y, index);
+            max_pool2d_square(n, p->x + at, (int32_t)(at + base), (int32_t)width, y, index);
     }
 }
 
@@ -190,46 +173,52 @@ static void max_pool2d_piece(void *arg, int64_t piece) {
         const max_pool2d_plane p = {j->x + plane * j->in, plane * j->in, (j->planes - plane) * j->in};
         real *y = j->y + plane * j->out;
         int64_t *index = j->index + plane * j->out;
-        if (squares) max_pool2d_squares(&j->w, &p, y, index, (last - plane) * j->out);
-        else max_pool2d_any(&j->w, &p, y, index);
+        if (squares) max_pool2d_squares(&j->w, &p, j->base, y, index, (last - plane) * j->out);
+        else max_pool2d_any(&j->w, &p, j->base, y, index);
     }
 }
 
-static gr_status max_pool2d_kernel(gri_call *c) {
+static gr_status max_pool2d_run_pieces(gri_call *c, gri_piece_fn fn) {
     const gr_tensor *x = c->in[0];
-    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .x = (real *)x->data, .y = (real *)c->out[0]->data,
-                        .index = (int64_t *)(void *)c->out[1]->data};
-    GR_TRY(max_pool2d_fit(c->ctx, c->attrs, x->dims + 2, &j.w));
+    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .base = c->ctx->index_base, .x = (real *)x->data,
+                        .y = (real *)c->out[0]->data, .index = (int64_t *)(void *)c->out[1]->data};
+    GR_TRY(gri_pool_fit(c->ctx, c->attrs, x->rank, x->dims, &j.w));
     j.in = j.w.in[0] * j.w.in[1];
     j.out = j.w.out[0] * j.w.out[1];
-    return max_pool2d_planes(c->ctx, &j, max_pool2d_piece);
+    return max_pool2d_planes(c->ctx, &j, fn);
 }
+
+static gr_status max_pool2d_kernel(gri_call *c) { return max_pool2d_run_pieces(c, max_pool2d_piece); }
 
 static gr_status max_pool2d_forward(gri_call *c) { return gri_dense(c, max_pool2d_kernel); }
 GR_KERNEL(max_pool2d);
 
+/* x's gradient += dy where index says. */
+static gr_status max_pool2d_emit(gri_grad *g, const gri_spec *x, gr_tensor *dy, gr_tensor *index) {
+    gri_shape_attrs a = {.shape = {.n = x->rank}};
+    memcpy(a.shape.v, x->dims, (size_t)x->rank * sizeof *x->dims);
+    return gri_emit(g, 0, &gri_op_max_pool2d_backward, 2, GRI_TENSORS(dy, index), &a);
+}
+
 static gr_status max_pool2d_backward_rule(gri_grad *g) {
-    gri_shape_attrs a = {.shape = {.n = 4}};
     const gri_spec *x = gri_input_spec(g, 0);
-    if (!x || !g->dy[0]) return GR_OK;
-    memcpy(a.shape.v, x->dims, 4 * sizeof *x->dims);
-    return gri_emit(g, 0, &gri_op_max_pool2d_backward, 2, GRI_TENSORS(g->dy[0], g->out[1]), &a);
+    return x && g->dy[0] ? max_pool2d_emit(g, x, g->dy[0], g->out[1]) : GR_OK;
 }
 
 static const gr_attr max_pool2d_schema[] = {
-    {"kernel_size", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, kernel_size), .required = true, .min = 1,
+    {"kernel_size", GR_ATTR_PAIR, offsetof(gri_pool_attrs, kernel_size), .required = true, .min = 1,
      .max = 1 << 30},
-    {"stride", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, stride), .max = 1 << 30}, /* 0: kernel_size */
-    {"padding", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, padding), .min = 0, .max = 1 << 30},
-    {"dilation", GR_ATTR_PAIR, offsetof(gri_max_pool2d_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},
-    {"ceil_mode", GR_ATTR_BOOL, offsetof(gri_max_pool2d_attrs, ceil_mode), .value = 0},
+    {"stride", GR_ATTR_PAIR, offsetof(gri_pool_attrs, stride), .max = 1 << 30}, /* 0: kernel_size */
+    {"padding", GR_ATTR_PAIR, offsetof(gri_pool_attrs, padding), .min = 0, .max = 1 << 30},
+    {"dilation", GR_ATTR_PAIR, offsetof(gri_pool_attrs, dilation), .value = 1, .min = 1, .max = 1 << 30},
+    {"ceil_mode", GR_ATTR_BOOL, offsetof(gri_pool_attrs, ceil_mode), .value = 0},
     GR_ATTR_END};
 
 static const gr_case max_pool2d_cases[] = {
     {.in = "1,1,2,4", .attrs = "kernel_size=2", .give = "{{{{1,5,2,1},{4,3,0,0}}}}",
-     .want = "{{{{5,2}}}}, {{{{1,2}}}}"},
+     .want = "{{{{5,2}}}}, {{{{2,3}}}}"},
     {.in = "1,1,3,3", .attrs = "kernel_size=2, stride=1", .give = "{{{{1,2,3},{6,5,4},{7,8,9}}}}",
-     .want = "{{{{6,5},{8,9}}}}, {{{{3,4},{7,8}}}}"},
+     .want = "{{{{6,5},{8,9}}}}, {{{{4,5},{8,9}}}}"},
     {.in = "2,3,6,6", .attrs = "kernel_size=2"},
     {.in = "2,2,7,8", .attrs = "kernel_size={3,2}, stride={2,3}, padding=1"},
     {.in = "2,2,7,5", .attrs = "kernel_size=2, ceil_mode=true"},
@@ -239,10 +228,11 @@ static const gr_case max_pool2d_cases[] = {
 
 GR_OP(max_pool2d) = {
     .info = {.name = "max_pool2d", .inputs = "x", .attrs = max_pool2d_schema,
-             .attr_size = sizeof(gri_max_pool2d_attrs), .cases = max_pool2d_cases,
-             .doc = "The largest element of every window of images x [n,c,h,w], and where it lies in its plane.\n"
-                    "kernel_size, stride (the kernel's size if it is not given), padding and dilation are numbers\n"
-                    "or {height, width}. With ceil_mode a last window that only starts inside the image counts too."},
+             .attr_size = sizeof(gri_pool_attrs), .cases = max_pool2d_cases,
+             .doc = "The largest element of every window of images x [n,c,h,w], and where it lies in its plane,\n"
+                    "row by row. kernel_size, stride (the kernel's size if it is not given), padding and dilation\n"
+                    "are numbers or {height, width}. With ceil_mode a last window that only starts inside the\n"
+                    "image counts too."},
     .n_out = 2,
     .keeps = GRI_KEEP_OUT(1),
     .sets_only = true,
@@ -251,17 +241,87 @@ GR_OP(max_pool2d) = {
     .backward = max_pool2d_backward_rule,
 };
 
+/* ---- adaptive_max_pool2d ---- */
+
+static gr_status adaptive_max_pool2d_shape(gri_call *c) { return max_pool2d_sizes(c, 4); }
+
+/* y and *place from rows r0 .. r1 - 1 and columns q0 .. q1 - 1 of a plane. */
+static inline real adaptive_max_pool2d_best(const real *x, int64_t width, int64_t r0, int64_t r1, int64_t q0,
+                                            int64_t q1, int64_t *place) {
+    real best = x[r0 * width + q0];
+    *place = r0 * width + q0;
+    for (int64_t r = r0; r < r1; r++) {
+        for (int64_t at = r * width + q0; at < r * width + q1; at++) {
+            if (!(x[at] > best || x[at] != x[at])) continue;
+            best = x[at];
+            *place = at;
+        }
+    }
+    return best;
+}
+
+static void adaptive_max_pool2d_piece(void *arg, int64_t piece) {
+    const max_pool2d_job *j = arg;
+    const int64_t h = j->w.in[0], w = j->w.in[1], oh = j->w.out[0], ow = j->w.out[1];
+    for (int64_t plane = piece * j->part; plane < max_pool2d_last(j, piece); plane++) {
+        const real *x = j->x + plane * j->in;
+        real *y = j->y + plane * j->out;
+        int64_t *index = j->index + plane * j->out, place;
+        for (int64_t r = 0; r < oh; r++) {
+            const int64_t r0 = gri_pool_from(h, oh, r), r1 = gri_pool_to(h, oh, r);
+            for (int64_t q = 0; q < ow; q++) {
+                *y++ = adaptive_max_pool2d_best(x, w, r0, r1, gri_pool_from(w, ow, q), gri_pool_to(w, ow, q), &place);
+                *index++ = place + j->base;
+            }
+        }
+    }
+}
+
+static gr_status adaptive_max_pool2d_kernel(gri_call *c) {
+    return max_pool2d_run_pieces(c, adaptive_max_pool2d_piece);
+}
+
+static gr_status adaptive_max_pool2d_forward(gri_call *c) { return gri_dense(c, adaptive_max_pool2d_kernel); }
+GR_KERNEL(adaptive_max_pool2d);
+
+static const gr_attr adaptive_max_pool2d_schema[] = {
+    {"output_size", GR_ATTR_PAIR, offsetof(gri_pool_attrs, output_size), .required = true, .min = 1, .max = 1 << 30},
+    GR_ATTR_END};
+
+static const gr_case adaptive_max_pool2d_cases[] = {
+    {.in = "1,1,3,4", .attrs = "output_size={2,1}", .give = "{{{{1,2,3,4},{9,1,1,1},{5,6,7,8}}}}",
+     .want = "{{{{9},{9}}}}, {{{{5},{5}}}}"},
+    {.in = "2,3,7,6", .attrs = "output_size={3,4}"},
+    {.in = "2,2,3,2", .attrs = "output_size={1,5}"},
+    {.in = "0,2,4,4", .attrs = "output_size=2"},
+    {0}};
+
+GR_OP(adaptive_max_pool2d) = {
+    .info = {.name = "adaptive_max_pool2d", .inputs = "x", .attrs = adaptive_max_pool2d_schema,
+             .attr_size = sizeof(gri_pool_attrs), .cases = adaptive_max_pool2d_cases,
+             .doc = "Images x [n,c,h,w] cut evenly into output_size, a number or {height, width}, parts that may\n"
+                    "overlap: the largest element of each, and where it lies in its plane, row by row."},
+    .n_out = 2,
+    .keeps = GRI_KEEP_OUT(1),
+    .sets_only = true,
+    .shape = adaptive_max_pool2d_shape,
+    .forward = adaptive_max_pool2d_kernels,
+    .backward = max_pool2d_backward_rule,
+};
+
 /* ---- max_pool2d_backward: dx[n,c,h,w] = Σ dy where index points ---- */
 
-/* g or x with an index: both of four dims, planes of the same count. */
+/* g or x with an index: both of 3 dims or of 4, planes of the same count. */
 static gr_status max_pool2d_want_index(gri_call *c) {
     const gr_tensor *x = c->in[0], *index = c->in[1];
     GR_TRY(gri_want_float(c, 0));
-    if (index->dtype == GR_I64 && x->rank == 4 && index->rank == 4 && gri_same_dims(2, x->dims, 2, index->dims))
-        return GR_OK;
+    bool rank = x->rank == index->rank && (x->rank == 3 || x->rank == 4);
+    if (rank && index->dtype == GR_I64 && gri_same_dims(2, x->dims, 2, index->dims)) return GR_OK;
     return gr_fail(c->ctx, GR_ERR_SHAPE, "%s does not fit an index of %s", gri_tensor_text(x),
                    gri_tensor_text(index));
 }
+
+static int64_t max_pool2d_plane_size(const gr_tensor *t) { return gri_product(t->rank - 2, t->dims + 2); }
 
 static gr_status max_pool2d_backward_shape(gri_call *c) {
     const gri_shape_attrs *a = c->attrs;
@@ -269,12 +329,12 @@ static gr_status max_pool2d_backward_shape(gri_call *c) {
     int64_t n;
     GR_TRY(max_pool2d_want_index(c));
     GR_TRY(gri_numel(c->ctx, (gr_dtype)dy->dtype, a->shape.n, a->shape.v, &n));
-    if (!gri_same_dims(4, dy->dims, 4, c->in[1]->dims) || a->shape.n != 4 ||
+    if (!gri_same_dims(dy->rank, dy->dims, dy->rank, c->in[1]->dims) || a->shape.n != dy->rank ||
         !gri_same_dims(2, dy->dims, 2, a->shape.v))
         return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient %s does not fit an index of %s and an input of %s",
                        gri_tensor_text(dy), gri_tensor_text(c->in[1]), gri_dims_text(a->shape.n, a->shape.v));
     c->spec[0] = gri_spec_of(dy);
-    memcpy(c->spec[0].dims, a->shape.v, 4 * sizeof *a->shape.v);
+    memcpy(c->spec[0].dims, a->shape.v, dy->rank * sizeof *a->shape.v);
     return GR_OK;
 }
 
@@ -285,15 +345,17 @@ static void max_pool2d_backward_piece(void *arg, int64_t piece) {
         const real *y = j->y + plane * j->out;
         const int64_t *index = j->index + plane * j->out;
         if (!j->add) memset(x, 0, (size_t)j->in * sizeof *x);
-        for (int64_t q = 0; q < j->out; q++)
-            if ((uint64_t)index[q] < (uint64_t)j->in) x[index[q]] += y[q];
+        for (int64_t q = 0; q < j->out; q++) {
+            const uint64_t at = (uint64_t)index[q] - (uint64_t)j->base;
+            if (at < (uint64_t)j->in) x[at] += y[q];
+        }
     }
 }
 
 static gr_status max_pool2d_backward_kernel(gri_call *c) {
     const gr_tensor *dy = c->in[0], *dx = c->out[0];
-    max_pool2d_job j = {.planes = dy->dims[0] * dy->dims[1], .in = dx->dims[2] * dx->dims[3],
-                        .out = dy->dims[2] * dy->dims[3],
+    max_pool2d_job j = {.planes = dy->dims[0] * dy->dims[1], .in = max_pool2d_plane_size(dx),
+                        .out = max_pool2d_plane_size(dy), .base = c->ctx->index_base,
                         .add = c->mode == GRI_ADD, .x = (real *)dx->data, .y = (real *)dy->data,
                         .index = (int64_t *)(void *)c->in[1]->data};
     return max_pool2d_planes(c->ctx, &j, max_pool2d_backward_piece);
@@ -310,9 +372,10 @@ static const gr_attr max_pool2d_backward_schema[] = {
     {"shape", GR_ATTR_SHAPE, offsetof(gri_shape_attrs, shape), .required = true}, GR_ATTR_END};
 
 static const gr_case max_pool2d_backward_cases[] = {
-    {.in = "1,1,1,3 i64:1,1,1,3", .attrs = "shape={1,1,2,2}", .give = "{{{{1,2,4}}}}, {{{{0,3,3}}}}",
+    {.in = "1,1,1,3 i64:1,1,1,3", .attrs = "shape={1,1,2,2}", .give = "{{{{1,2,4}}}}, {{{{1,4,4}}}}",
      .want = "{{{{1,0},{0,6}}}}"},
-    {.in = "2,3,3,2 i64(-1..19):2,3,3,2", .attrs = "shape={2,3,5,4}"},
+    {.in = "2,3,3,2 i64(0..20):2,3,3,2", .attrs = "shape={2,3,5,4}"},
+    {.in = "2,2,5 i64(1..6):2,2,5", .attrs = "shape={2,2,6}"},
     {0}};
 
 GR_OP(max_pool2d_backward) = {
@@ -341,7 +404,8 @@ static void max_pool2d_gather_piece(void *arg, int64_t piece) {
         real *y = j->y + plane * j->out;
         const int64_t *index = j->index + plane * j->out;
         for (int64_t q = 0; q < j->out; q++) {
-            real v = (uint64_t)index[q] < (uint64_t)j->in ? x[index[q]] : 0;
+            const uint64_t at = (uint64_t)index[q] - (uint64_t)j->base;
+            real v = at < (uint64_t)j->in ? x[at] : 0;
             y[q] = j->add ? y[q] + v : v;
         }
     }
@@ -349,8 +413,8 @@ static void max_pool2d_gather_piece(void *arg, int64_t piece) {
 
 static gr_status max_pool2d_gather_kernel(gri_call *c) {
     const gr_tensor *x = c->in[0], *y = c->out[0];
-    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .in = x->dims[2] * x->dims[3],
-                        .out = y->dims[2] * y->dims[3],
+    max_pool2d_job j = {.planes = x->dims[0] * x->dims[1], .in = max_pool2d_plane_size(x),
+                        .out = max_pool2d_plane_size(y), .base = c->ctx->index_base,
                         .add = c->mode == GRI_ADD, .x = (real *)x->data, .y = (real *)y->data,
                         .index = (int64_t *)(void *)c->in[1]->data};
     return max_pool2d_planes(c->ctx, &j, max_pool2d_gather_piece);
@@ -360,16 +424,13 @@ static gr_status max_pool2d_gather_forward(gri_call *c) { return gri_dense(c, ma
 GR_KERNEL(max_pool2d_gather);
 
 static gr_status max_pool2d_gather_backward(gri_grad *g) {
-    gri_shape_attrs a = {.shape = {.n = 4}};
     const gri_spec *x = gri_input_spec(g, 0);
-    if (!x) return GR_OK;
-    memcpy(a.shape.v, x->dims, 4 * sizeof *x->dims);
-    return gri_emit(g, 0, &gri_op_max_pool2d_backward, 2, GRI_TENSORS(g->dy[0], g->in[1]), &a);
+    return x ? max_pool2d_emit(g, x, g->dy[0], g->in[1]) : GR_OK;
 }
 
 static const gr_case max_pool2d_gather_cases[] = {
-    {.in = "1,1,2,2 i64:1,1,1,3", .give = "{{{{1,2},{4,8}}}}, {{{{0,3,3}}}}", .want = "{{{{1,8,8}}}}"},
-    {.in = "2,3,5,4 i64(-1..19):2,3,3,2"},
+    {.in = "1,1,2,2 i64:1,1,1,3", .give = "{{{{1,2},{4,8}}}}, {{{{1,4,4}}}}", .want = "{{{{1,8,8}}}}"},
+    {.in = "2,3,5,4 i64(0..20):2,3,3,2"},
     {0}};
 
 GR_OP(max_pool2d_gather) = {

@@ -1,6 +1,6 @@
-/* Convolution and pooling against plain loops in doubles: random shapes, strides, paddings, dilations, groups, in f32
+/* Convolution against plain loops in doubles: random shapes, strides, paddings, dilations, groups, in f32
  * and f64, set and added; derivatives by differences; the same bits on any number of threads; empty batches, strided
- * operands, ties, NaN, borders of memory; messages; nothing taken from the system by a warm step. */
+ * operands; messages; nothing taken from the system by a warm step. */
 #include "check.h"
 
 #include <stdio.h>
@@ -292,7 +292,7 @@ static void warm_steps_take_nothing_from_the_system(void **state) {
     skip(); /* the pools are bypassed */
 #endif
     gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {0}};
-    gri_max_pool2d_attrs pool = {{2, 2}, {0, 0}, {0, 0}, {1, 1}, false};
+    gri_pool_attrs pool = {.kernel_size = {2, 2}};
     gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(9, 3, 16, 16), -1, 1, &seed);
     gr_tensor *w = check_tensor(ctx, GR_F32, CHECK_DIMS(8, 3, 3, 3), -1, 1, &seed);
     gr_tensor *b = check_tensor(ctx, GR_F32, CHECK_DIMS(8), -1, 1, &seed), *in[] = {x, w, b};
@@ -328,7 +328,7 @@ static void *stingy(void *ud, void *ptr, size_t osize, size_t nsize) {
 /* y = max_pool2d(conv2d(x, w, b)), y's sum backward. Releases all it made, whatever happens. */
 static gr_status one_step(gr_ctx *c) {
     gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {0}};
-    gri_max_pool2d_attrs pool = {{2, 2}, {0, 0}, {0, 0}, {1, 1}, false};
+    gri_pool_attrs pool = {.kernel_size = {2, 2}};
     gr_tensor *t[7] = {0};
     static const int64_t dims[3][4] = {{7, 3, 20, 20}, {8, 3, 3, 3}, {8}};
     gr_status s = GR_OK;
@@ -362,108 +362,6 @@ static void failed_allocations_leave_nothing(void **state) {
         if (left >= 0) break; /* nothing failed any more */
         assert_true(n < 10000);
     }
-}
-
-/* ---- pooling ------------------------------------------------------------------------------------------------- */
-
-static void check_pool(const gri_max_pool2d_attrs *a, gr_tensor *x) {
-    gr_tensor *out[2];
-    check_ok(ctx, gr_apply(ctx, &gri_op_max_pool2d, 1, &x, a, out));
-    int64_t h = x->dims[2], w = x->dims[3], oh = out[0]->dims[2], ow = out[0]->dims[3];
-    int64_t sh = a->stride[0] ? a->stride[0] : a->kernel_size[0];
-    int64_t sw = a->stride[1] ? a->stride[1] : a->kernel_size[1];
-    for (int64_t at = 0; at < out[0]->numel; at++) {
-        int64_t plane = at / (oh * ow), r = at / ow % oh, q = at % ow, place = -1;
-        double best = -INFINITY;
-        for (int64_t i = 0; i < a->kernel_size[0]; i++)
-            for (int64_t j = 0; j < a->kernel_size[1]; j++) {
-                int64_t p = r * sh - a->padding[0] + i * a->dilation[0];
-                int64_t s = q * sw - a->padding[1] + j * a->dilation[1];
-                if (p < 0 || p >= h || s < 0 || s >= w) continue;
-                double v = check_get(x, (plane * h + p) * w + s);
-                if (v > best || v != v || place < 0) best = v, place = p * w + s;
-            }
-        double got = check_get(out[0], at);
-        assert_true(got == best || (got != got && best != best));
-        assert_int_equal((int64_t)check_get(out[1], at), place);
-    }
-    gr_release(out[0]), gr_release(out[1]);
-}
-
-static void pooling_takes_the_largest(void **state) {
-    (void)state;
-    for (int i = 0; i < 400; i++) {
-        gri_max_pool2d_attrs a = {{between(1, 4), between(1, 4)}, {between(0, 3), between(0, 3)}, {0, 0},
-                                  {between(1, 2), between(1, 2)}, between(0, 1)};
-        a.padding[0] = between(0, a.kernel_size[0] / 2);
-        a.padding[1] = between(0, a.kernel_size[1] / 2);
-        int64_t h = between(7, 12), w = between(0, 3) ? between(7, 20) : between(60, 140);
-        if (between(0, 2) == 0) a = (gri_max_pool2d_attrs){{2, 2}, {0, 0}, {0, 0}, {1, 1}, a.ceil_mode};
-        gr_tensor *x = check_tensor(ctx, i % 2 ? GR_F32 : GR_F64, CHECK_DIMS(between(0, 2), 2, h, w), -9, 9, &seed);
-        for (int64_t e = 0; e < x->numel; e++) { /* ties, NaN, infinities */
-            double v = floor(check_get(x, e));
-            check_put(x, e, v == 8 && between(0, 3) == 0 ? NAN : v == -9 ? -INFINITY : v);
-        }
-        gr_tensor *wide = spread(x);
-        check_pool(&a, x);
-        check_pool(&a, wide);
-        gr_release(x), gr_release(wide);
-    }
-}
-
-/* A lent buffer of exactly the image's size: under a sanitizer a read beyond it shows. */
-static void pooling_stays_inside(void **state) {
-    (void)state;
-    for (int64_t w = 1; w < 40; w += 3) {
-        for (int64_t k = 1; k < 4; k++) {
-            int64_t h = 4, dims[] = {1, 1, h, w};
-            gri_max_pool2d_attrs a = {{k, k}, {2, 2}, {k / 2, k / 2}, {1, 1}, false};
-            if (w + 2 * a.padding[1] < k) continue;
-            float *data = malloc((size_t)(h * w) * sizeof *data);
-            for (int64_t i = 0; i < h * w; i++) data[i] = (float)check_random(&seed);
-            gr_tensor *x;
-            check_ok(ctx, gr_tensor_borrow(ctx, GR_F32, 4, dims, NULL, data, NULL, NULL, &x));
-            check_pool(&a, x);
-            gr_release(x);
-            free(data);
-        }
-    }
-}
-
-static void pooling_derivatives(void **state) {
-    (void)state;
-    static const gri_max_pool2d_attrs a[] = {{{2, 2}, {0, 0}, {0, 0}, {1, 1}, false},
-                                             {{3, 2}, {1, 2}, {1, 1}, {1, 1}, true}};
-    for (int i = 0; i < 2; i++) {
-        gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, 5, 4), 0, 0, &seed);
-        for (int64_t e = 0; e < x->numel; e++) check_put(x, e, (double)((e * 7) % x->numel)); /* no two alike */
-        check_gradients(ctx, "max_pool2d", 1, &x, &a[i], 1);
-        gr_tensor *out[2];
-        check_ok(ctx, gr_apply(ctx, &gri_op_max_pool2d, 1, &x, &a[i], out));
-        gr_tensor *dy = check_tensor(ctx, GR_F64, CHECK_DIMS(2, 2, out[0]->dims[2], out[0]->dims[3]), -1, 1, &seed);
-        gri_shape_attrs shape = {{4, {2, 2, 5, 4}}};
-        check_gradients(ctx, "max_pool2d_backward", 2, GRI_TENSORS(dy, out[1]), &shape, 1);
-        check_gradients(ctx, "max_pool2d_gather", 2, GRI_TENSORS(x, out[1]), NULL, 1);
-        gr_release(x), gr_release(dy), gr_release(out[0]), gr_release(out[1]);
-    }
-}
-
-/* Scattering adds where windows overlap and where the destination holds something; a place outside is nowhere. */
-static void pooling_scatters(void **state) {
-    (void)state;
-    gr_tensor *dy = check_values(ctx, GR_F32, CHECK_DIMS(1, 1, 1, 4), (double[]){1, 2, 4, 8});
-    gr_tensor *at = check_values(ctx, GR_I64, CHECK_DIMS(1, 1, 1, 4), (double[]){3, 0, 3, 0});
-    gr_tensor *dx = check_values(ctx, GR_F32, CHECK_DIMS(1, 1, 2, 2), (double[]){100, 100, 100, 100});
-    gri_shape_attrs shape = {{4, {1, 1, 2, 2}}};
-    check_ok(ctx, run_into(&gri_op_max_pool2d_backward, 2, GRI_TENSORS(dy, at), &shape, GRI_ADD, dx, NULL));
-    check_close(dx, 4, (double[]){110, 100, 100, 105}, 0);
-    check_put(at, 1, -1);
-    check_put(at, 2, 4);
-    check_ok(ctx, run_into(&gri_op_max_pool2d_backward, 2, GRI_TENSORS(dy, at), &shape, GRI_SET, dx, NULL));
-    check_close(dx, 4, (double[]){8, 0, 0, 1}, 0);
-    check_ok(ctx, run_into(&gri_op_max_pool2d_gather, 2, GRI_TENSORS(dx, at), NULL, GRI_ADD, dy, NULL));
-    check_close(dy, 4, (double[]){2, 2, 4, 16}, 0);
-    gr_release(dy), gr_release(at), gr_release(dx);
 }
 
 /* ---- what is refused ------------------------------------------------------------------------------------------ */
@@ -507,9 +405,6 @@ static void mistakes_are_named(void **state) {
     gr_tensor *huge;
     assert_int_equal(gr_apply(ctx, &gri_op_conv2d, 2, GRI_TENSORS(x, w), &a, &huge), GR_ERR_SHAPE);
     gr_clear_error(ctx);
-    gri_max_pool2d_attrs p = {{2, 2}, {0, 0}, {2, 0}, {1, 1}, false};
-    check_refused(&gri_op_max_pool2d, 1, &x, &p, "max_pool2d: padding 2 is more than half of kernel_size 2");
-    check_refused(&gri_op_max_pool2d, 1, &flat, &p, "max_pool2d: input is f32[2,48], expected 4 dimensions");
     gr_release(x), gr_release(w), gr_release(w5), gr_release(flat), gr_release(wide);
 }
 
@@ -523,10 +418,6 @@ int main(void) {
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(warm_steps_take_nothing_from_the_system),
         cmocka_unit_test(failed_allocations_leave_nothing),
-        cmocka_unit_test(pooling_takes_the_largest),
-        cmocka_unit_test(pooling_stays_inside),
-        cmocka_unit_test(pooling_derivatives),
-        cmocka_unit_test(pooling_scatters),
         cmocka_unit_test(mistakes_are_named),
     };
     return cmocka_run_group_tests(tests, open_ctx, close_ctx);
