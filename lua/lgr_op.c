@@ -280,7 +280,8 @@ void lgr_op_methods(lua_State *L, lgr_state *st) {
 }
 
 static const struct { const char *meta, *op; } op_operators[] = {
-    {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"}, {"__unm", "neg"}, {0}};
+    {"__add", "add"}, {"__sub", "sub"}, {"__mul", "mul"}, {"__div", "div"}, {"__pow", "pow"},
+    {"__mod", "remainder"}, {"__unm", "neg"}, {0}};
 
 /* Arithmetic metamethods; a unary one is called with its operand twice. */
 static int op_unary(lua_State *L) {

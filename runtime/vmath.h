@@ -23,6 +23,7 @@ GRI_SIMD double tanh(double);
 GRI_SIMD double sin(double);
 GRI_SIMD double cos(double);
 GRI_SIMD double erf(double);
+GRI_SIMD double erfc(double);
 GRI_SIMD double expm1(double);
 GRI_SIMD double log1p(double);
 #define r_exp exp
@@ -32,11 +33,19 @@ GRI_SIMD double log1p(double);
 #define r_sin sin
 #define r_cos cos
 #define r_erf erf
+#define r_erfc erfc
 #define r_expm1 expm1
 #define r_log1p log1p
 #define r_sqrt sqrt
 #define r_abs fabs
 #define r_exp_falling exp
+#define r_floor floor
+#define r_ceil ceil
+#define r_trunc trunc
+#define r_rint rint
+#define r_fma fma
+#define r_fmod fmod
+#define r_copysign copysign
 #else
 typedef float real;
 #define GRI_REAL GR_F32
@@ -48,6 +57,7 @@ GRI_SIMD float tanhf(float);
 GRI_SIMD float sinf(float);
 GRI_SIMD float cosf(float);
 GRI_SIMD float erff(float);
+GRI_SIMD float erfcf(float);
 GRI_SIMD float expm1f(float);
 GRI_SIMD float log1pf(float);
 #define r_exp expf
@@ -57,32 +67,36 @@ GRI_SIMD float log1pf(float);
 #define r_sin sinf
 #define r_cos cosf
 #define r_erf erff
+#define r_erfc erfcf
 #define r_expm1 expm1f
 #define r_log1p log1pf
 #define r_sqrt sqrtf
 #define r_abs fabsf
-/* e^x for x <= 0, as softmax wants it: n = round(x / ln 2), e^x = 2^n e^(x - n ln 2), the latter by Cephes' polynomial.
- * Relative error 8e-8; results below 2^-126 are 0; NaN stays NaN. 0.33 ns an element where expf takes 0.50, and
- * no scalar call for -inf, which cost expf 2.6. */
+#define r_floor floorf
+#define r_ceil ceilf
+#define r_trunc truncf
+#define r_rint rintf
+#define r_fma fmaf
+#define r_fmod fmodf
+#define r_copysign copysignf
+/* e^x for x <= 0, as softmax and sigmoids want it; 0 below 2^-126, NaN stays NaN; relative error 1.1e-7.
+ * x = n ln 2 + r, |r| <= ln 2 / 2: adding 1.5 * 2^23 rounds to n and leaves it in the low bits; a polynomial in r
+ * (fitted: 2e-9). In line: 0.19 ns an element where a call of expf takes 0.27 (avx512), and below -87 2.6. */
 static inline float r_exp_falling(float x) {
-    const float shift = 0x1.8p23f; /* adding it leaves the nearest whole number in the low bits */
-    x = x < -104 ? -104 : x;
-    float n = x * 1.44269504f + shift, scale;
-    int32_t bits;
-    memcpy(&bits, &n, sizeof bits);
-    n -= shift;
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float y = 1.9875691500e-4f;
-    y = y * r + 1.3981999507e-3f;
-    y = y * r + 8.3334519073e-3f;
-    y = y * r + 4.1665795894e-2f;
-    y = y * r + 1.6666665459e-1f;
-    y = y * r + 5.0000001201e-1f;
-    y = y * (r * r) + r + 1;
-    bits -= 0x4b400000 - 127;
-    bits = (bits < 0 ? 0 : bits) << 23;
+    float shifted = x * 1.44269504f + 0x1.8p23f, n = shifted - 0x1.8p23f, scale;
+    float r = n * 2.12194440e-4f + (x - n * 0.693359375f); /* ln 2 in two parts, the first exact times n */
+    float y = 1.3843606661867655e-3f;
+    uint32_t bits;
+    y = y * r + 8.374195619380569e-3f;
+    y = y * r + 4.166800472644392e-2f;
+    y = y * r + 0.166664308003537f;
+    y = y * r + 0.49999994191646596f;
+    y = y * r + 1.000000032258629f;
+    y = y * r + 1;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23;
     memcpy(&scale, &bits, sizeof scale);
-    return y * scale;
+    return x < -87.3365f ? 0 : y * scale;
 }
 #endif
 

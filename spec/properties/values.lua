@@ -8,7 +8,7 @@ local every, DTYPES = frame.every, frame.BOTH
 -- Inputs through which NaN does not pass, as they only choose between values of another input.
 local STOPS_NAN = {
   abs_backward = { [2] = true }, clamp_backward = { [2] = true }, elu_backward = { [2] = true },
-  leaky_relu_backward = { [2] = true }, relu_backward = { [2] = true },
+  leaky_relu_backward = { [2] = true }, prelu_backward = { [2] = true }, relu_backward = { [2] = true },
   maximum_backward = { [2] = true, [3] = true },
 }
 
