@@ -3,14 +3,15 @@
  * f32: one word each for u and v, so |z| <= 6.66. f64: 53 bits of u, 56 of v, |z| <= 8.66. Pairs z, z' lie 16
  * elements apart (random.h).
  *
- * Logarithm, sine and cosine are written out here because libmvec's differ between CPUs in the last bit,
- * and the file is compiled without fused multiply-add: the same numbers everywhere. Against the formula
- * the error of z is below 1.2e-6 in f32 and 2e-15 in f64. One thread on Zen 4: 0.58 and 0.28 G/s (avx512).
+ * Logarithm (that of f64 in quantile.h), sine and cosine are written out because libmvec's differ between CPUs in the
+ * last bit, and the file is compiled without fused multiply-add: the same numbers everywhere. Against the formula the
+ * error of z is below 1.2e-6 in f32 and 2e-15 in f64. One thread on Zen 4: 0.58 and 0.28 G/s (avx512).
  *
  * No inputs, no derivative. */
 #include <string.h>
 
 #include "draw.h"
+#include "quantile.h"
 #include "vmath.h"
 
 #define NORMAL_TURN 6.28318530717958647692
@@ -43,25 +44,9 @@ static inline real normal_sin(uint32_t quarter, real cosine, real sine) {
 #ifdef GRI_F64
 #define NORMAL_PAIRS 1 /* of results in a block */
 
-/* ln u for 2^-54 <= u <= 1: u = 2^k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2), s = f / (2 + f), and a polynomial
- * in s² (coefficients of FreeBSD's msun, e_log.c). */
-static inline double normal_log(double u) {
-    uint64_t bits;
-    memcpy(&bits, &u, sizeof bits);
-    bits += (uint64_t)1024 * ((uint64_t)1 << 52) - 0x3fe6a09e667f3bcdu; /* exponent of m below, kept positive */
-    double k = (double)((int32_t)(bits >> 52) - 1024), m;
-    bits = (bits & 0xfffffffffffffu) + 0x3fe6a09e667f3bcdu;
-    memcpy(&m, &bits, sizeof m);
-    double f = m - 1, s = f / (2 + f), z = s * s, w = z * z, half = 0.5 * f * f;
-    double even = w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01));
-    double odd = z * (6.666666666666735130e-01 + w * (2.857142874366239149e-01 +
-                      w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)));
-    return k * 6.93147180369123816490e-01 - ((half - (s * (half + even + odd) + k * 1.90821492927058770002e-10)) - f);
-}
-
 static inline double normal_radius(uint32_t w0, uint32_t w1) {
     double u = (double)(int32_t)(w0 >> 5) * 0x1p-27 + ((double)(int32_t)(w1 >> 6) + 0.5) * 0x1p-53;
-    return sqrt(-2 * normal_log(u));
+    return sqrt(-2 * gri_log_unit(u));
 }
 
 static inline double normal_angle(uint32_t w2, uint32_t w3) {

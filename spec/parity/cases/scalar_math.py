@@ -23,3 +23,6 @@ for name, f in (("fmod", torch.fmod), ("remainder", torch.remainder)):
     op(name, f, I(values=[7, -7, 7, -7, 1, 5, -5, 1e30, 0]), I(values=[3, 3, -3, -3, 0, INF, INF, 7, 5]),
        second=False)
     op(name, f, I(6, below=90, dtype="i64"), I(6, below=4, dtype="i64"))
+op("erfinv", torch.erfinv, I(3, 4, 5, scale=0.4375))
+op("erfinv", torch.erfinv, I(values=[0, 1e-6, -0.84, 0.86, 0.99951171875]))
+op("erfinv", torch.erfinv, I(values=[1, -1, 1.5, NAN]), second=False)
