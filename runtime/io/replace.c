@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
+#include <stdio.h> /* renameat */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -27,12 +27,13 @@ static gr_status replace_find(gri_replace *r, mode_t *mode) {
         strcpy(target, r->path);
     }
     char *slash = strrchr(target, '/'), *name = slash ? slash + 1 : target;
-    if (!*name || strlen(name) + sizeof REPLACE_SUFFIX > sizeof r->temporary)
-        return gr_fail(r->ctx, GR_ERR_IO, "%s: the file's name has %zu bytes, expected 1 to %zu", r->path,
-                       strlen(name), sizeof r->temporary - sizeof REPLACE_SUFFIX);
-    strcpy(r->name, name);
-    snprintf(r->temporary, sizeof r->temporary, "%.*s" REPLACE_SUFFIX, (int)(sizeof r->name - sizeof REPLACE_SUFFIX),
-             name);
+    size_t length = strlen(name);
+    if (length == 0 || length + sizeof REPLACE_SUFFIX > sizeof r->temporary)
+        return gr_fail(r->ctx, GR_ERR_IO, "%s: the file's name has %zu bytes, expected 1 to %zu", r->path, length,
+                       sizeof r->temporary - sizeof REPLACE_SUFFIX);
+    memcpy(r->name, name, length + 1);
+    memcpy(r->temporary, name, length);
+    strcpy(r->temporary + length, REPLACE_SUFFIX);
     *name = 0;
     r->folder = open(slash ? target : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->folder < 0) return replace_fail(r, "its folder cannot be opened");
