@@ -119,6 +119,8 @@ gr_status gr_dict_set(gr_dict *d, const char *name, gr_tensor *t) {
 int gr_dict_count(const gr_dict *d) { return d->tensors.n; }
 gr_tensor *gr_dict_at_peek(const gr_dict *d, int i, const char **name) { return dict_at(&d->tensors, i, name); }
 
+int gri_dict_position(const gr_dict *d, const char *name) { return dict_find(&d->tensors, name); }
+
 gr_tensor *gr_dict_find_peek(const gr_dict *d, const char *name) {
     return dict_at(&d->tensors, dict_find(&d->tensors, name), NULL);
 }

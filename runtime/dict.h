@@ -23,5 +23,6 @@ struct gr_dict {
 };
 
 void gri_dict_free(gr_dict *d);
+int gri_dict_position(const gr_dict *d, const char *name); /* of a tensor; -1 if there is none */
 
 #endif

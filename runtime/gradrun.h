@@ -436,6 +436,40 @@ GR_API int gr_dict_texts(const gr_dict *d);
 GR_API const char *gr_dict_text_peek(const gr_dict *d, int i, const char **key);
 GR_API const char *gr_dict_find_text_peek(const gr_dict *d, const char *key);
 
+/* What a layer is made of: its parameters and buffers and those of the layers below, each once, in the order they
+ * were added, by their path from here ("2.fc.weight"). The tensors have no history and share the layer's memory. */
+GR_API gr_status gr_layer_state(const gr_layer *l, gr_dict **out);
+/* All that an optimizer's next step depends on besides parameters and gradients. Parameters and groups count from 1,
+ * parameters over all groups: "steps", "updates" (one for each parameter), "groups.1.lr" and so on (f64), and state
+ * tensors as "state.3.exp_avg", which share the optimizer's memory. */
+GR_API gr_status gr_optim_state(const gr_optim *o, gr_dict **out);
+
+typedef enum gr_match {
+    GR_MATCH_LOADED,
+    GR_MATCH_MISSING,       /* the object has it, the dict does not */
+    GR_MATCH_UNEXPECTED,    /* the dict has it, the object does not */
+    GR_MATCH_MISMATCHED,    /* shapes differ, or dtypes that are not both floating */
+    GR_MATCHES
+} gr_match;
+
+typedef struct gr_state_part {
+    void *object;           /* a gr_layer or gr_optim */
+    const gr_dict *state;   /* as gr_layer_state and gr_optim_state have it */
+    const char *name;       /* what messages call the object; NULL: its type */
+    bool partial;           /* layers: load what fits and leave the rest as it is, instead of failing */
+    /* Told of every name, before anything is loaded; what it returns may stop that. found: the dict's tensor; here:
+     * the object's; either may be NULL. May be NULL. */
+    gr_status (*report)(void *ud, gr_match what, const char *name, const gr_tensor *found, const gr_tensor *here);
+    void *ud;
+} gr_state_part;
+
+/* Loads states into objects, all or nothing: on failure no value of any of them has changed. Copies into the tensors
+ * that are there, as in-place edits; between floating dtypes values are converted. A tensor under several names
+ * (tied weights) is wanted under one of them. GR_ERR_ARG lists what is missing, unexpected and mismatched. */
+GR_API gr_status gr_state_load(gr_ctx *ctx, int n, const gr_state_part *parts);
+/* The same, but nothing is loaded: would it succeed? */
+GR_API gr_status gr_state_check(gr_ctx *ctx, int n, const gr_state_part *parts);
+
 /* ---- files ------------------------------------------------------------------------------------------------ */
 
 /* Reads an IDX file, gzipped or not, into a new tensor: u8 stays u8; other element types become i64, f32 or

@@ -76,6 +76,10 @@ static int optim_state_count(const gr_optim_kind *k) {
     return n;
 }
 
+static int optim_states_used(const gr_optim_kind *k, const void *attrs) {
+    return k->states ? k->states(attrs) : optim_state_count(k);
+}
+
 /* ---- life ----------------------------------------------------------------------------------------------- */
 
 gr_status gr_optim_new(gr_ctx *ctx, const gr_optim_kind *kind, gr_optim **out) {
@@ -108,6 +112,7 @@ void gri_optim_free(gr_optim *o) {
 }
 
 gri_hooks **gri_optim_hooks(gr_optim *o) { return &o->hooks; }
+const gr_optim_kind *gri_optim_kind(const gr_optim *o) { return o->kind; }
 
 /* ---- groups --------------------------------------------------------------------------------------------- */
 
@@ -200,7 +205,7 @@ gr_status gr_optim_add_group(gr_optim *o, int n, gr_tensor *const *params, const
 /* The state a parameter's update needs: what it has, and zeros where it has none yet. */
 static gr_status optim_plan_state(const gr_optim *o, const void *attrs, optim_job *j) {
     const gr_tensor *t = j->param->tensor;
-    int n = o->kind->states ? o->kind->states(attrs) : optim_state_count(o->kind);
+    int n = optim_states_used(o->kind, attrs);
     for (int k = 0; k < GRI_OPTIM_STATES; k++) {
         gr_tensor *state = j->param->state[k];
         j->state[k] = NULL;
@@ -365,4 +370,196 @@ gr_tensor *gr_optim_state_peek(const gr_optim *o, gr_tensor *param, int i, const
         for (int k = 0; k < o->groups[g].n; k++)
             if (o->groups[g].params[k].tensor == param) return o->groups[g].params[k].state[i];
     return NULL;
+}
+
+/* ---- state dicts ------------------------------------------------------------------------------------------
+ * "steps", "updates", "groups.1.lr", "state.1.exp_avg": numbers as tensors, so that they are exact in any file. */
+
+static optim_param *optim_param_at(const gr_optim *o, int i) {
+    for (int g = 0; g < o->n_groups; i -= o->groups[g++].n)
+        if (i < o->groups[g].n) return &o->groups[g].params[i];
+    return NULL;
+}
+
+static double optim_get_attr(const gr_attr *a, const void *attrs) {
+    const void *at = (const char *)attrs + a->offset;
+    if (a->kind == GR_ATTR_REAL) return *(const double *)at;
+    return a->kind == GR_ATTR_BOOL ? *(const bool *)at : (double)*(const int64_t *)at;
+}
+
+static void optim_set_attr(const gr_attr *a, void *attrs, double v) {
+    void *at = (char *)attrs + a->offset;
+    if (a->kind == GR_ATTR_REAL) *(double *)at = v;
+    else if (a->kind == GR_ATTR_BOOL) *(bool *)at = v != 0;
+    else *(int64_t *)at = (int64_t)v;
+}
+
+static gr_status optim_put(gr_dict *d, const char *name, gr_status s, gr_tensor *t) { /* takes t */
+    if (s != GR_OK) return s;
+    s = gr_dict_set(d, name, t);
+    gr_release(t);
+    return s;
+}
+
+static gr_status optim_put_counts(gr_dict *d, const char *name, int rank, int64_t n, gr_tensor **peek) {
+    *peek = NULL;
+    gr_status s = gr_tensor_new(d->head.ctx, GR_I64, rank, &n, peek);
+    return optim_put(d, name, s, *peek);
+}
+
+/* Where the hyper-parameters have come to use a tensor that is not there yet, the next step will make it, and count
+ * updates anew if it is the first. The dict has it like that. */
+static gr_status optim_put_states(const gr_optim *o, gr_dict *d, const void *attrs, int at, int64_t *updates) {
+    const optim_param *p = optim_param_at(o, at);
+    int used = optim_states_used(o->kind, attrs);
+    *updates = used > 0 && !p->state[0] ? 0 : p->steps;
+    for (int k = 0; o->kind->state_names && o->kind->state_names[k]; k++) {
+        char name[96];
+        gr_tensor *t = NULL;
+        gr_status s = GR_OK;
+        snprintf(name, sizeof name, "state.%d.%s", at + 1, o->kind->state_names[k]);
+        if (p->state[k]) s = gri_tensor_alias(p->state[k], &t);
+        else if (k < used && *updates)
+            s = gr_tensor_new(d->head.ctx, (gr_dtype)p->tensor->dtype, p->tensor->rank, p->tensor->dims, &t);
+        else continue;
+        GR_TRY(optim_put(d, name, s, t));
+    }
+    return GR_OK;
+}
+
+static gr_status optim_fill_dict(const gr_optim *o, gr_dict *d) {
+    gr_tensor *steps, *updates;
+    int at = 0;
+    GR_TRY(optim_put_counts(d, "steps", 0, 0, &steps));
+    GR_TRY(optim_put_counts(d, "updates", 1, o->n_params, &updates));
+    *(int64_t *)(void *)steps->data = o->steps;
+    for (int g = 0; g < o->n_groups; g++)
+        for (const gr_attr *a = o->kind->info.attrs; a && a->name; a++) {
+            char name[96];
+            gr_tensor *t = NULL;
+            snprintf(name, sizeof name, "groups.%d.%s", g + 1, a->name);
+            gr_status s = gr_tensor_scalar(o->head.ctx, GR_F64, optim_get_attr(a, o->groups[g].attrs), &t);
+            GR_TRY(optim_put(d, name, s, t));
+        }
+    for (int g = 0; g < o->n_groups; g++)
+        for (int i = 0; i < o->groups[g].n; i++, at++)
+            GR_TRY(optim_put_states(o, d, o->groups[g].attrs, at, (int64_t *)(void *)updates->data + at));
+    return GR_OK;
+}
+
+gr_status gr_optim_state(const gr_optim *o, gr_dict **out) {
+    gr_dict *d;
+    GR_TRY(gr_dict_new(o->head.ctx, &d));
+    gr_status s = optim_fill_dict(o, d);
+    if (s == GR_OK) *out = d;
+    else gr_release(d);
+    return s;
+}
+
+/* ---- loading one ------------------------------------------------------------------------------------------ */
+
+struct gri_optim_load {
+    gr_optim *optim;
+    int64_t steps;
+    void **attrs;        /* one for each group */
+    optim_param *params; /* all groups'; tensor is not used */
+};
+
+static gr_status optim_load_count(gr_ctx *ctx, const char *name, const gr_tensor *t, int64_t i, int64_t *out) {
+    *out = ((const int64_t *)(const void *)t->data)[t->rank ? i * t->strides[0] : 0];
+    if (*out >= 0) return GR_OK;
+    return gr_fail(ctx, GR_ERR_ARG, "%s is %lld, expected 0 or more", name, (long long)*out);
+}
+
+static gr_status optim_load_attrs(gri_optim_load *l, gri_match *m, int g) {
+    const gr_optim *o = l->optim;
+    gr_ctx *ctx = o->head.ctx;
+    double c[GRI_OPTIM_COEFFS];
+    gri_spec scalar = {.dtype = GR_F64};
+    l->attrs[g] = gri_new(ctx, o->kind->info.attr_size);
+    if (!l->attrs[g]) return GR_ERR_MEMORY;
+    memcpy(l->attrs[g], o->groups[g].attrs, o->kind->info.attr_size);
+    for (const gr_attr *a = o->kind->info.attrs; a && a->name; a++) {
+        char name[96];
+        gr_tensor *t;
+        double v;
+        snprintf(name, sizeof name, "groups.%d.%s", g + 1, a->name);
+        GR_TRY(gri_match_take(m, name, &scalar, NULL, true, &t));
+        if (!t) continue;
+        GR_TRY(gr_tensor_item(t, &v));
+        optim_set_attr(a, l->attrs[g], v);
+    }
+    gr_status s = gri_attrs_check(ctx, &o->kind->info, l->attrs[g]);
+    if (s == GR_OK) s = o->kind->prepare(ctx, l->attrs[g], 1, c);
+    return s == GR_OK ? s : gr_fail_within(ctx, "groups.%d", g + 1);
+}
+
+static gr_status optim_load_states(gri_optim_load *l, gri_match *m, int g, const gr_tensor *param, int at) {
+    const gr_optim *o = l->optim;
+    optim_param *p = &l->params[at];
+    gri_spec spec = gri_spec_of(param);
+    int used = optim_states_used(o->kind, l->attrs[g]);
+    for (int k = 0; o->kind->state_names && o->kind->state_names[k]; k++) {
+        char name[96];
+        gr_tensor *t;
+        snprintf(name, sizeof name, "state.%d.%s", at + 1, o->kind->state_names[k]);
+        GR_TRY(gri_match_take(m, name, &spec, param, k < used && p->steps > 0, &t));
+        if (!t) continue;
+        GR_TRY(gr_tensor_empty(o->head.ctx, spec.dtype, spec.rank, spec.dims, &p->state[k]));
+        GR_TRY(gr_tensor_copy(p->state[k], t));
+    }
+    return GR_OK;
+}
+
+static gr_status optim_load_all(gri_optim_load *l, gri_match *m) {
+    const gr_optim *o = l->optim;
+    gri_spec one = {.dtype = GR_I64}, all = {.dtype = GR_I64, .rank = 1, .dims = {o->n_params}};
+    gr_tensor *steps, *updates;
+    GR_TRY(gri_match_take(m, "steps", &one, NULL, true, &steps));
+    GR_TRY(gri_match_take(m, "updates", &all, NULL, true, &updates));
+    if (steps) GR_TRY(optim_load_count(o->head.ctx, "steps", steps, 0, &l->steps));
+    for (int i = 0; updates && i < o->n_params; i++)
+        GR_TRY(optim_load_count(o->head.ctx, "updates", updates, i, &l->params[i].steps));
+    for (int g = 0; g < o->n_groups; g++) GR_TRY(optim_load_attrs(l, m, g));
+    for (int g = 0, at = 0; g < o->n_groups; g++)
+        for (int i = 0; i < o->groups[g].n; i++, at++)
+            GR_TRY(optim_load_states(l, m, g, o->groups[g].params[i].tensor, at));
+    return gri_match_end(m);
+}
+
+gr_status gri_optim_load_plan(gr_optim *o, gri_match *m, gri_optim_load **out) {
+    gr_ctx *ctx = o->head.ctx;
+    gri_optim_load *l = *out = gri_new(ctx, sizeof *l);
+    if (!l) return GR_ERR_MEMORY;
+    size_t attrs = (size_t)(o->n_groups + 1) * sizeof *l->attrs;
+    size_t params = (size_t)(o->n_params + 1) * sizeof *l->params;
+    *l = (gri_optim_load){.optim = o, .attrs = gri_new(ctx, attrs), .params = gri_new(ctx, params)};
+    if (l->attrs) memset(l->attrs, 0, attrs);
+    if (l->params) memset(l->params, 0, params);
+    return l->attrs && l->params ? optim_load_all(l, m) : GR_ERR_MEMORY;
+}
+
+/* What was there goes into the plan, which is dropped afterwards. */
+void gri_optim_load_commit(gri_optim_load *l) {
+    gr_optim *o = l->optim;
+    for (int g = 0; g < o->n_groups; g++) memcpy(o->groups[g].attrs, l->attrs[g], o->kind->info.attr_size);
+    for (int i = 0; i < o->n_params; i++) {
+        optim_param *p = optim_param_at(o, i), was = *p;
+        memcpy(p->state, l->params[i].state, sizeof p->state);
+        memcpy(l->params[i].state, was.state, sizeof was.state);
+        p->steps = l->params[i].steps;
+    }
+    o->steps = l->steps;
+}
+
+void gri_optim_load_drop(gri_optim_load *l) {
+    if (!l) return;
+    gr_ctx *ctx = l->optim->head.ctx;
+    const gr_optim *o = l->optim;
+    for (int i = 0; l->params && i < o->n_params; i++)
+        for (int k = 0; k < GRI_OPTIM_STATES; k++) gr_release(l->params[i].state[k]);
+    for (int g = 0; l->attrs && g < o->n_groups; g++) gri_delete(ctx, l->attrs[g], o->kind->info.attr_size);
+    gri_delete(ctx, l->attrs, (size_t)(o->n_groups + 1) * sizeof *l->attrs);
+    gri_delete(ctx, l->params, (size_t)(o->n_params + 1) * sizeof *l->params);
+    gri_delete(ctx, l, sizeof *l);
 }

@@ -4,6 +4,7 @@
 
 #include "hook.h"
 #include "op.h"
+#include "state.h"
 
 #define GRI_OPTIM_STATES 3  /* most state tensors a parameter may have */
 #define GRI_OPTIM_COEFFS 12
@@ -34,5 +35,13 @@ struct gr_optim_kind {
 
 void gri_optim_free(gr_optim *o);
 gri_hooks **gri_optim_hooks(gr_optim *o);
+const gr_optim_kind *gri_optim_kind(const gr_optim *o);
+
+/* Loading a state dict: the plan checks and allocates everything, the commit cannot fail. *out is NULL, or must be
+ * dropped, also when the plan fails. */
+typedef struct gri_optim_load gri_optim_load;
+gr_status gri_optim_load_plan(gr_optim *o, gri_match *m, gri_optim_load **out);
+void gri_optim_load_commit(gri_optim_load *load);
+void gri_optim_load_drop(gri_optim_load *load);
 
 #endif
