@@ -13,7 +13,7 @@
 
 #include "gradrun.h"
 
-typedef enum lgr_type { LGR_TENSOR, LGR_LAYER, LGR_OPTIM, LGR_HOOK, LGR_TYPES } lgr_type;
+typedef enum lgr_type { LGR_TENSOR, LGR_LAYER, LGR_OPTIM, LGR_HOOK, LGR_DICT, LGR_TYPES } lgr_type;
 
 /* Payload of every userdata. object is NULL when closed. User value 1 keeps alive in Lua what the object needs
  * there: hook closures, members of a layer, the anchors of what a result was made from. */
@@ -131,6 +131,8 @@ void lgr_open_tensor(lua_State *L, lgr_state *st);
 void lgr_open_op(lua_State *L, lgr_state *st);
 void lgr_open_layer(lua_State *L, lgr_state *st);
 void lgr_open_optim(lua_State *L, lgr_state *st);
+void lgr_open_dict(lua_State *L, lgr_state *st);
+void lgr_open_json(lua_State *L, lgr_state *st);
 void lgr_open_hook(lua_State *L, lgr_state *st);
 void lgr_open_grad(lua_State *L, lgr_state *st);
 void lgr_open_data(lua_State *L, lgr_state *st);
@@ -138,6 +140,10 @@ void lgr_open_memory(lua_State *L, lgr_state *st);
 void lgr_open_system(lua_State *L, lgr_state *st);
 void lgr_open_describe(lua_State *L, lgr_state *st);
 void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list); /* into the table on top */
+
+/* Methods of layers and optimizers. */
+int lgr_state_dict(lua_State *L);
+int lgr_load_state_dict(lua_State *L);
 
 /* Op methods for the tensor metatable's index table, on top of the stack. */
 void lgr_op_methods(lua_State *L, lgr_state *st);

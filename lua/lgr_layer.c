@@ -573,7 +573,8 @@ static const luaL_Reg layer_methods[] = {
     {"forward", layer_call}, {"parameters", layer_parameters}, {"named_parameters", layer_named_parameters},
     {"buffers", layer_buffers}, {"named_buffers", layer_named_buffers}, {"children", layer_children},
     {"train", layer_train}, {"eval", layer_eval}, {"zero_grad", layer_zero_grad},
-    {"register_buffer", layer_register_buffer}, {0}};
+    {"register_buffer", layer_register_buffer}, {"state_dict", lgr_state_dict},
+    {"load_state_dict", lgr_load_state_dict}, {0}};
 static const luaL_Reg layer_functions[] = {{"layer", layer_define}, {0}};
 
 void lgr_open_layer(lua_State *L, lgr_state *st) {

@@ -12,7 +12,7 @@ static int memory_report(lua_State *L) {
         {"bytes", (int64_t)m.live}, {"peak", (int64_t)m.peak}, {"cached", (int64_t)m.cached},
         {"soft_limit", (int64_t)m.soft}, {"hard_limit", (int64_t)m.hard}, {"system_calls", (int64_t)m.system_calls},
         {"tensors", m.tensors}, {"storages", m.storages}, {"nodes", m.nodes}, {"layers", m.layers},
-        {"optims", m.optims}, {"hooks", m.hooks}, {"collections", (int64_t)st->collections},
+        {"optims", m.optims}, {"hooks", m.hooks}, {"dicts", m.dicts}, {"collections", (int64_t)st->collections},
         {"lua_bytes", (int64_t)lua_gc(L, LUA_GCCOUNT) * 1024 + lua_gc(L, LUA_GCCOUNTB)}};
     lua_createtable(L, 0, sizeof rows / sizeof *rows);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -90,6 +90,27 @@ static int memory_threads(lua_State *L) {
     return 1;
 }
 
+/* gr.get_rng_state() -> {seed =, counter =}: from here on the same numbers come again */
+static int memory_get_rng_state(lua_State *L) {
+    uint64_t seed, counter;
+    gr_random_get(lgr_upstate(L)->ctx, &seed, &counter);
+    lua_createtable(L, 0, 2);
+    lua_pushinteger(L, (lua_Integer)seed);
+    lua_setfield(L, -2, "seed");
+    lua_pushinteger(L, (lua_Integer)counter);
+    lua_setfield(L, -2, "counter");
+    return 1;
+}
+
+static int memory_set_rng_state(lua_State *L) {
+    luaL_checktype(L, 1, LUA_TTABLE);
+    lua_getfield(L, 1, "seed");
+    lua_getfield(L, 1, "counter");
+    luaL_argcheck(L, lua_isinteger(L, -1) && lua_isinteger(L, -2), 1, "seed and counter are expected in it");
+    gr_random_set(lgr_upstate(L)->ctx, (uint64_t)lua_tointeger(L, -2), (uint64_t)lua_tointeger(L, -1));
+    return 0;
+}
+
 static int memory_isa(lua_State *L) {
     lua_pushstring(L, gr_isa(lgr_upstate(L)->ctx));
     return 1;
@@ -114,16 +135,10 @@ static int memory_step(lua_State *L) {
     return 1;
 }
 
-static const luaL_Reg memory_functions[] = {{"memory", memory_report},
-                                            {"memory_limit", memory_limit},
-                                            {"trim", memory_trim},
-                                            {"scope", memory_scope},
-                                            {"keep", memory_keep},
-                                            {"manual_seed", memory_manual_seed},
-                                            {"threads", memory_threads},
-                                            {"isa", memory_isa},
-                                            {"default_dtype", memory_default_dtype},
-                                            {"step", memory_step},
-                                            {0}};
+static const luaL_Reg memory_functions[] = {
+    {"memory", memory_report}, {"memory_limit", memory_limit}, {"trim", memory_trim}, {"scope", memory_scope},
+    {"keep", memory_keep}, {"manual_seed", memory_manual_seed}, {"get_rng_state", memory_get_rng_state},
+    {"set_rng_state", memory_set_rng_state}, {"threads", memory_threads}, {"isa", memory_isa},
+    {"default_dtype", memory_default_dtype}, {"step", memory_step}, {0}};
 
 void lgr_open_memory(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, memory_functions); }

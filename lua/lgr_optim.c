@@ -368,7 +368,8 @@ static int optim_clip(lua_State *L) {
 static const luaL_Reg optim_meta[] = {{"__index", optim_index}, {"__newindex", optim_newindex},
                                       {"__tostring", optim_tostring}, {0}};
 static const luaL_Reg optim_methods[] = {{"step", optim_step}, {"zero_grad", optim_zero_grad}, {"steps", optim_steps},
-                                         {"state", optim_state}, {"add_group", optim_method_add_group}, {0}};
+                                         {"state", optim_state}, {"add_group", optim_method_add_group},
+                                         {"state_dict", lgr_state_dict}, {"load_state_dict", lgr_load_state_dict}, {0}};
 static const luaL_Reg optim_group_meta[] = {
     {"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {0}};
 

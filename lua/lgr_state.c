@@ -3,7 +3,8 @@
 
 #include "lgr.h"
 
-const char *const lgr_type_names[LGR_TYPES] = {"gradrun.Tensor", "gradrun.Layer", "gradrun.Optim", "gradrun.Hook"};
+const char *const lgr_type_names[LGR_TYPES] = {
+    "gradrun.Tensor", "gradrun.Layer", "gradrun.Optim", "gradrun.Hook", "gradrun.Dict"};
 
 static const char lgr_key_state, lgr_key_same, lgr_key_error; /* addresses are registry keys */
 
@@ -317,6 +318,8 @@ static int lgr_fill(lua_State *L, lgr_state *st) {
     lgr_open_op(L, st);
     lgr_open_layer(L, st);
     lgr_open_optim(L, st);
+    lgr_open_dict(L, st);
+    lgr_open_json(L, st);
     lgr_open_hook(L, st);
     lgr_open_grad(L, st);
     lgr_open_data(L, st);

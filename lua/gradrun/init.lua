@@ -11,6 +11,8 @@ gr.version = VERSION
 gr.rand, gr.randn, gr.randperm = gr.uniform, gr.normal, gr.permutation
 
 gr.data = require "gradrun.data"
+gr.save, gr.load = require("gradrun.checkpoint").save, require("gradrun.checkpoint").load
+gr.diff = require("gradrun.diff").new
 gr.schedule = require "gradrun.schedule"
 gr.fit = require("gradrun.trainer").fit
 gr.accuracy = require("gradrun.trainer").accuracy
