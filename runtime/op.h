@@ -118,6 +118,10 @@ typedef struct gri_fill_attrs { gr_dims shape; int64_t dtype; double value; } gr
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
 typedef struct gri_batch_norm_attrs { bool training; double eps; } gri_batch_norm_attrs;  /* batch_norm, its layers */
+typedef struct gri_recurrent_attrs {                                 /* rnn, lstm, gru, their layers */
+    bool reverse;         /* from the last step to the first */
+    int64_t nonlinearity; /* rnn: tanh or relu */
+} gri_recurrent_attrs;
 typedef struct gri_attention_attrs {                                 /* attention, MultiheadAttention */
     double dropout_p, scale; /* scale NaN: 1/√d */
     bool is_causal;

@@ -108,6 +108,12 @@ static inline float r_exp_falling(float x) {
 #define GRI_MEDIUM
 #endif
 
+/* 1 / (1 + e^-x), from e^-|x|: nothing overflows. */
+static inline real r_sigmoid(real x) {
+    real z = r_exp(-r_abs(x));
+    return (x < 0 ? z : 1) / (1 + z);
+}
+
 /* Every run is a multiple of GRI_LANES (iter.h); saying so spares the compiler a scalar tail. */
 #define GRI_RUN(n) ((n) & ~(int64_t)15)
 

@@ -35,7 +35,7 @@ check "gradrun.h, ctx.h, shape.h, tensor.h, op.h: each only what stands before i
         ($2 in rank) && rank[$2] >= rank[$1]')"
 check "an op, optimizer or clip knows no tape and no layer" "$(edges $kernels | grep -E ' (tape|hook|layer)\.h$')"
 check "a layer composes ops: it sees no kernels and no tape" "$(
-    edges runtime/layers/*.c | grep -vE ' (layer|op|draw|random)\.h$')"
+    edges runtime/layers/*.c | grep -vE ' (layer|op|terms|draw|random)\.h$')"
 check "files are read into tensors and nothing else" "$(
     edges runtime/io/*.[ch] | grep -vE ' (ctx|shape|tensor|dict|gather|gradrun)\.h$| io/')"
 check "only blas.c includes blis.h" "$(grep -l 'blis\.h' $core | grep -v '^runtime/blas\.c$')"

@@ -11,10 +11,7 @@ static void sigmoid_loop(int64_t n, void *const *p, const void *attrs) {
     const real *x = p[1];
     (void)attrs;
 #pragma omp simd
-    for (int64_t i = 0; i < GRI_RUN(n); i++) {
-        real z = r_exp(-r_abs(x[i]));
-        y[i] = (x[i] < 0 ? z : 1) / (1 + z);
-    }
+    for (int64_t i = 0; i < GRI_RUN(n); i++) y[i] = r_sigmoid(x[i]);
 }
 
 static gr_status sigmoid_forward(gri_call *c) { return gri_map(c, sigmoid_loop, GRI_REAL, NULL, GRI_COST_MATH); }

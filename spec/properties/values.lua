@@ -10,6 +10,7 @@ local STOPS_NAN = {
   abs_backward = { [2] = true }, clamp_backward = { [2] = true }, elu_backward = { [2] = true },
   leaky_relu_backward = { [2] = true }, prelu_backward = { [2] = true }, relu_backward = { [2] = true },
   maximum_backward = { [2] = true, [3] = true },
+  rnn_backward = { [2] = true }, -- relu
 }
 
 property("says what it is and how it is proved", every, function(op)
