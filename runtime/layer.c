@@ -389,8 +389,8 @@ static gr_status layer_take(gr_layer *l, int n_in, gr_tensor *const *in, gr_tens
     int most = k->inputs ? k->inputs : 1, least = most - k->optional;
     *wanted = most;
     if (n_in < least || n_in > most)
-        return gr_fail(l->head.ctx, GR_ERR_ARG, least < most ? "%d inputs, expected %d to %d" : "%d inputs, expected %d",
-                       n_in, least, most);
+        return gr_fail(l->head.ctx, GR_ERR_ARG,
+                       least < most ? "%d inputs, expected %d to %d" : "%d inputs, expected %d", n_in, least, most);
     for (int i = 0; i < most; i++) {
         all[i] = i < n_in ? in[i] : NULL;
         if (!all[i] && i < least) return gr_fail(l->head.ctx, GR_ERR_ARG, "input %d is absent", i + 1);
