@@ -149,6 +149,7 @@ int lgr_load_state_dict(lua_State *L);
 void lgr_op_methods(lua_State *L, lgr_state *st);
 void lgr_op_operators(lua_State *L, lgr_state *st); /* arithmetic, into the metatable on top */
 int lgr_tensor_tostring(lua_State *L);
+int lgr_layer_tostring(lua_State *L);
 int lgr_tensor_index(lua_State *L, lgr_state *st);    /* t[i], t[{…}] */
 int lgr_tensor_newindex(lua_State *L);
 /* Applies an op with inputs at given stack positions; pushes the result with its anchors. */

@@ -162,10 +162,71 @@ static void layer_anchor(lua_State *L, lgr_state *st, int first, int results, in
     lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
 }
 
+/* Position of a word in a list; -1 if it is not there. "name?" is name. */
+static int layer_find_input(const char *list, const char *name) {
+    size_t size = strlen(name);
+    for (int at = 0; *list; at++) {
+        size_t n = strcspn(list, " "), word = n && list[n - 1] == '?' ? n - 1 : n;
+        if (word == size && memcmp(list, name, word) == 0) return at;
+        list += n + (list[n] == ' ');
+    }
+    return -1;
+}
+
+static int layer_inputs(const char *list) {
+    int n = *list != 0;
+    for (; *list; list++) n += *list == ' ';
+    return n;
+}
+
+static int layer_unknown_option(lua_State *L, const gr_info *call, const char *name) {
+    luaL_gsub(L, call->inputs, "?", "");
+    for (const gr_attr *a = call->attrs; a && a->name; a++)
+        lua_pushfstring(L, "%s %s", lua_tostring(L, -1), a->name), lua_remove(L, -2);
+    return lgr_unknown(L, call->name, "option", name, lua_tostring(L, -1));
+}
+
+/* Options of a call from the table at the end: tensors go to their places among the inputs, on the stack, the others
+ * to attrs. Returns attrs, or NULL if there is no such table. */
+static const void *layer_read_call(lua_State *L, lgr_state *st, const gr_info *call, void *attrs) {
+    int n = layer_inputs(call->inputs), table = n + 2, top = lua_gettop(L);
+    if (top < 2 || top > table || !lua_istable(L, top)) return NULL;
+    gr_attrs_default(call, attrs);
+    lua_settop(L, table);
+    if (top < table) {
+        lua_pushvalue(L, top);
+        lua_replace(L, table);
+        lua_pushnil(L);
+        lua_replace(L, top);
+    }
+    lua_pushnil(L);
+    while (lua_next(L, table)) {
+        if (lua_type(L, -2) != LUA_TSTRING)
+            luaL_error(L, "%s: option table has the key %s; names are expected", call->name,
+                       luaL_tolstring(L, -2, NULL));
+        const char *name = lua_tostring(L, -2);
+        int at = layer_find_input(call->inputs, name);
+        if (at < 0) {
+            if (!lgr_read_option(L, st, call, name, attrs)) layer_unknown_option(L, call, name);
+            lua_pop(L, 1);
+            continue;
+        }
+        if (!lua_isnil(L, at + 2)) luaL_error(L, "%s: %s is given twice", call->name, name);
+        if (!lgr_to_tensor(L, st, -1))
+            luaL_error(L, "%s: %s is %s, expected a tensor", call->name, name, luaL_tolstring(L, -1, NULL));
+        lua_replace(L, at + 2);
+    }
+    lua_settop(L, n + 1);
+    return attrs;
+}
+
 static int layer_call(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     gr_layer *l = lgr_check_layer(L, st, 1);
     gr_tensor *in[GR_LAYER_TENSORS], *out[GR_LAYER_TENSORS];
+    const gr_info *call = gr_layer_kind_peek(l) ? gr_layer_kind_call(gr_layer_kind_peek(l)) : NULL;
+    uint64_t attrs[32];
+    const void *options = call ? layer_read_call(L, st, call, attrs) : NULL;
     int n = lua_gettop(L) - 1;
     lgr_pressure(L, st);
     while (n > 0 && lua_isnil(L, n + 1)) n--;
@@ -175,8 +236,8 @@ static int layer_call(lua_State *L) {
     for (int i = 0; i < n; i++) in[i] = lua_isnil(L, i + 2) ? NULL : lgr_check_tensor(L, st, i + 2);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
     int result = lua_gettop(L);
-    gr_status s = gr_layer_forward(l, n, in, GR_LAYER_TENSORS, out);
-    if (s != GR_OK && lgr_retry(L, st, s)) s = gr_layer_forward(l, n, in, GR_LAYER_TENSORS, out);
+    gr_status s = gr_layer_forward_with(l, n, in, options, GR_LAYER_TENSORS, out);
+    if (s != GR_OK && lgr_retry(L, st, s)) s = gr_layer_forward_with(l, n, in, options, GR_LAYER_TENSORS, out);
     st->L = L;
     if (s != GR_OK) return lgr_raise(L, st);
     b->object = out[0];
@@ -455,120 +516,11 @@ static int layer_len(lua_State *L) {
     return 1;
 }
 
-/* ---- print(model): a table of layers, shapes and counts -------------------------------------------------- */
-
-static int layer_columns(const char *s) { /* UTF-8: continuation bytes take no column */
-    int n = 0;
-    for (; *s; s++) n += (*s & 0xC0) != 0x80;
-    return n;
-}
-
-/* One row on the Lua stack: name, what, parameters, count; appended to the table at rows. */
-static int64_t layer_row(lua_State *L, int rows, gr_layer *l, const char *name, int depth) {
-    char about[160];
-    int64_t count = 0;
-    const char *member;
-    luaL_checkstack(L, 10, "layers are nested too deeply");
-    lua_createtable(L, 4, 0);
-    int row = lua_gettop(L);
-    lua_pushfstring(L, "%s", name);
-    for (int d = 0; d < depth; d++) {
-        lua_pushliteral(L, "  ");
-        lua_insert(L, -2);
-        lua_concat(L, 2);
-    }
-    lua_rawseti(L, row, 1);
-    int n = gr_layer_describe(l, about, sizeof about);
-    lua_pushfstring(L, n > 0 ? "%s %s" : "%s", gr_layer_type_peek(l), about);
-    lua_rawseti(L, row, 2);
-    lua_pushliteral(L, "");
-    for (int i = 0; i < gr_layer_params(l); i++) {
-        gr_tensor *t = gr_layer_param_peek(l, i, &member);
-        lua_pushfstring(L, "%s%s[", i ? " " : "", member);
-        for (int d = 0; d < gr_tensor_rank(t); d++) {
-            lua_pushfstring(L, "%s%I", d ? "×" : "", (LUAI_UACINT)gr_tensor_dims_peek(t)[d]);
-            lua_concat(L, 2);
-        }
-        lua_pushliteral(L, "]");
-        lua_concat(L, 3);
-        count += gr_tensor_numel(t);
-    }
-    lua_rawseti(L, row, 3);
-    if (count) lua_pushinteger(L, count);
-    else lua_pushliteral(L, "");
-    lua_rawseti(L, row, 4);
-    lua_rawseti(L, rows, (lua_Integer)lua_rawlen(L, rows) + 1);
-    for (int i = 0; i < gr_layer_children(l); i++) {
-        gr_layer *c = gr_layer_child_peek(l, i, &member);
-        count += layer_row(L, rows, c, member, depth + 1);
-    }
-    return count;
-}
-
-/* Pads the cell on top of the stack to width: on the right, or (numbers) on the left. */
-static void layer_pad(lua_State *L, int width, bool left) {
-    int pad = width - layer_columns(lua_tostring(L, -1));
-    if (pad <= 0) return;
-    lua_pushfstring(L, "%s", "");
-    for (int k = 0; k < pad; k++) {
-        lua_pushliteral(L, " ");
-        lua_concat(L, 2);
-    }
-    if (left) lua_insert(L, -2);
-    lua_concat(L, 2);
-}
-
-static int layer_tostring(lua_State *L) {
-    lgr_box *b = lua_touserdata(L, 1);
-    int width[4] = {0};
-    if (!b->object) return lua_pushliteral(L, "layer (closed)"), 1;
-    lua_settop(L, 1);
-    lua_newtable(L);
-    const char *path = gr_layer_path_peek(b->object);
-    int64_t total = layer_row(L, 2, b->object, *path ? path : "(model)", 0);
-    lua_Integer n = (lua_Integer)lua_rawlen(L, 2);
-    for (lua_Integer r = 1; r <= n; r++) {
-        lua_rawgeti(L, 2, r);
-        for (int c = 0; c < 4; c++) {
-            lua_rawgeti(L, 3, c + 1);
-            int w = layer_columns(luaL_tolstring(L, -1, NULL));
-            if (w > width[c]) width[c] = w;
-            lua_settop(L, 3);
-        }
-        lua_settop(L, 2);
-    }
-    luaL_Buffer text;
-    luaL_buffinit(L, &text);
-    for (lua_Integer r = 1; r <= n; r++) {
-        lua_rawgeti(L, 2, r);
-        int cells = 4;
-        for (; cells > 2; cells--) { /* nothing behind the last word */
-            lua_rawgeti(L, -1, cells);
-            bool empty = layer_columns(lua_tostring(L, -1)) == 0;
-            lua_pop(L, 1);
-            if (!empty) break;
-        }
-        for (int c = 1; c <= cells; c++) {
-            lua_rawgeti(L, -1, c);
-            if (c < cells || c == 4) layer_pad(L, width[c - 1] + (c < cells ? 2 : 0), c == 4);
-            lua_insert(L, -2); /* the row stays above, the cells gather below */
-        }
-        lua_pop(L, 1);
-        lua_concat(L, cells);
-        luaL_addvalue(&text);
-        luaL_addchar(&text, '\n');
-    }
-    lua_pushfstring(L, "%I parameters", (LUAI_UACINT)total);
-    luaL_addvalue(&text);
-    luaL_pushresult(&text);
-    return 1;
-}
-
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
 static const luaL_Reg layer_meta[] = {{"__index", layer_index},       {"__newindex", layer_newindex},
                                       {"__call", layer_call},         {"__len", layer_len},
-                                      {"__tostring", layer_tostring}, {0}};
+                                      {"__tostring", lgr_layer_tostring}, {0}};
 static const luaL_Reg layer_methods[] = {
     {"forward", layer_call}, {"parameters", layer_parameters}, {"named_parameters", layer_named_parameters},
     {"buffers", layer_buffers}, {"named_buffers", layer_named_buffers}, {"children", layer_children},

@@ -349,6 +349,8 @@ GR_API const gr_layer_kind *gr_layer_kind_find(const char *name);
 GR_API const gr_info *gr_layer_kind_info(const gr_layer_kind *k);
 /* Whose attrs and attr_size the constructor's arguments are: the kind's own, or those of the op it applies. */
 GR_API const gr_info *gr_layer_kind_schema(const gr_layer_kind *k);
+/* What a call takes besides tensors in order: the names of the inputs, and options. NULL: nothing. */
+GR_API const gr_info *gr_layer_kind_call(const gr_layer_kind *k);
 GR_API bool gr_layer_kind_container(const gr_layer_kind *k); /* its constructor takes layers */
 
 /* Makes a layer from its kind's attribute struct. */
@@ -366,6 +368,9 @@ GR_API gr_status gr_layer_add_buffer(gr_layer *l, const char *name, gr_tensor *b
 /* out[0..n_out): the layer's outputs, NULL beyond those it has; what it has beyond n_out is dropped. Inputs that
  * may be absent may be NULL. */
 GR_API gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, int n_out, gr_tensor **out);
+/* The same with options: the struct that gr_layer_kind_call describes; NULL: defaults. */
+GR_API gr_status gr_layer_forward_with(gr_layer *l, int n_in, gr_tensor *const *in, const void *options, int n_out,
+                                       gr_tensor **out);
 GR_API gr_status gr_layer_train(gr_layer *l, bool on); /* this layer and all below */
 GR_API bool gr_layer_training(const gr_layer *l);
 GR_API const char *gr_layer_type_peek(const gr_layer *l);  /* "Linear" */

@@ -24,6 +24,7 @@ const gr_layer_kind *gr_layer_kind_find(const char *name) {
 
 const gr_info *gr_layer_kind_info(const gr_layer_kind *k) { return &k->info; }
 const gr_info *gr_layer_kind_schema(const gr_layer_kind *k) { return k->op ? gr_op_info(k->op) : &k->info; }
+const gr_info *gr_layer_kind_call(const gr_layer_kind *k) { return k->call; }
 bool gr_layer_kind_container(const gr_layer_kind *k) { return k->container; }
 
 /* ---- life ----------------------------------------------------------------------------------------------- */
@@ -444,16 +445,29 @@ static gr_status layer_hooked(gr_layer *l, int n_in, gr_tensor *const *given, gr
 }
 
 gr_status gr_layer_forward(gr_layer *l, int n_in, gr_tensor *const *in, int n_out, gr_tensor **out) {
+    return gr_layer_forward_with(l, n_in, in, NULL, n_out, out);
+}
+
+gr_status gr_layer_forward_with(gr_layer *l, int n_in, gr_tensor *const *in, const void *options, int n_out,
+                                gr_tensor **out) {
     gr_ctx *ctx = l->head.ctx;
     void *outer = ctx->layer;
+    const void *outer_call = l->call;
     gr_tensor *made[GR_LAYER_TENSORS] = {0};
+    uint64_t defaults[GRI_ATTR_MAX / 8];
     gr_status s;
     gr_retain(l);
     ctx->layer = l;
+    if (!options && l->kind && l->kind->call) {
+        gr_attrs_default(l->kind->call, defaults);
+        options = defaults;
+    }
+    l->call = options;
     if (n_in > GR_LAYER_TENSORS || n_out > GR_LAYER_TENSORS)
         s = gr_fail(ctx, GR_ERR_ARG, "%d inputs, %d outputs: at most %d are possible", n_in, n_out, GR_LAYER_TENSORS);
     else s = l->hooks || ctx->hooks ? layer_hooked(l, n_in, in, made) : layer_call(l, n_in, in, made);
     ctx->layer = outer;
+    l->call = outer_call;
     for (int i = 0; s == GR_OK && i < n_out; i++) {
         out[i] = made[i];
         made[i] = NULL;

@@ -19,6 +19,7 @@ struct gr_layer {
     gri_object head;
     const gr_layer_kind *kind; /* NULL: made by the host */
     void *attrs;               /* the kind's attribute struct; NULL if it has none */
+    const void *call;          /* the options of the call under way; NULL if the kind has none */
     bool training;
     char *type;                /* host layers: their name; else NULL */
     char *path;                /* where it was last put: "net.2"; "" at the root */
@@ -41,12 +42,15 @@ struct gr_layer_kind {
     int (*describe)(const gr_layer *l, char *buf, size_t size); /* "784→256"; NULL: nothing to say */
     const gr_op *op; /* instead of init and forward: one input through one op, whose attributes are the layer's and
                         whose first output is the layer's */
+    const gr_info *call; /* inputs: their names; attrs: options of a call, for forward in l->call. NULL: none */
     int inputs;      /* how many tensors forward takes; 0 means 1 */
     int optional;    /* of those, how many of the last may be absent */
     int outputs;     /* how many it makes; 0 means 1 */
     bool container; /* takes children at construction */
 };
 #define GR_LAYER(name) const gr_layer_kind gri_layer_##name
+extern GR_LAYER(Linear); /* a child of other layers */
+typedef struct gri_linear_attrs { int64_t in_features, out_features; bool bias; } gri_linear_attrs;
 
 /* A parameter of the given shape filled by an initialiser op's attributes; for init functions. */
 gr_status gri_layer_param(gr_layer *l, const char *name, int rank, const int64_t *dims, gr_tensor **peek);

@@ -197,6 +197,30 @@ gr_status gri_apply1(gr_ctx *ctx, const gr_op *op, int n, gr_tensor *const *in, 
     return gr_apply(ctx, op, n, in, attrs, out);
 }
 
+gr_status gri_made_keep(gri_made *m, gr_status s, gr_tensor **t) {
+    if (s != GR_OK) return s;
+    if (m->n < GRI_MADE) {
+        m->all[m->n++] = *t;
+        return GR_OK;
+    }
+    gr_release(*t);
+    return gr_fail(m->ctx, GR_ERR_STATE, "a composition of more than %d steps", GRI_MADE);
+}
+
+gr_status gri_make(gri_made *m, gr_tensor **out, const gr_op *op, int n, gr_tensor *const *in, const void *attrs) {
+    gr_status s = gr_apply(m->ctx, op, n, in, attrs, out);
+    return gri_made_keep(m, s, out);
+}
+
+gr_status gri_make_scalar(gri_made *m, gr_tensor **out, gr_dtype t, double value) {
+    gr_status s = gr_tensor_scalar(m->ctx, t, value, out);
+    return gri_made_keep(m, s, out);
+}
+
+void gri_made_release(gri_made *m) {
+    while (m->n) gr_release(m->all[--m->n]);
+}
+
 /* May the kernel write dst while it reads the inputs? Elementwise ones may if each input is dst itself. */
 static bool op_overlaps(const gri_call *c, const gr_tensor *dst) {
     for (int i = 0; i < c->n_in; i++) {

@@ -114,6 +114,7 @@ static inline int gri_variant(const gr_ctx *ctx, gr_dtype t) { return (t == GR_F
 typedef struct gri_shape_attrs { gr_dims shape; } gri_shape_attrs;   /* sum_to, expand, reshape */
 typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs; /* narrow, cat */
 typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
+typedef struct gri_reduce_attrs { gr_dims dim; bool keepdim; } gri_reduce_attrs; /* sum, mean, amax, argmax */
 typedef struct gri_fill_attrs { gr_dims shape; int64_t dtype; double value; } gri_fill_attrs; /* fill */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
@@ -156,6 +157,21 @@ gr_status gri_want_float(gri_call *c, int i);
 gr_status gri_apply1(gr_ctx *ctx, const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gr_tensor **out);
 #define GRI_APPLY(ctx, out, op, ...) \
     gri_apply1(ctx, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL, out)
+
+/* Steps of a composition, ops of one output each: what they make is kept until gri_made_release. */
+#define GRI_MADE 40
+typedef struct gri_made {
+    gr_ctx *ctx;
+    int n;
+    gr_tensor *all[GRI_MADE];
+} gri_made;
+gr_status gri_make(gri_made *m, gr_tensor **out, const gr_op *op, int n, gr_tensor *const *in, const void *attrs);
+gr_status gri_make_scalar(gri_made *m, gr_tensor **out, gr_dtype t, double value);
+/* Takes *t, if s says that it was made; returns s, or why there is no room. */
+gr_status gri_made_keep(gri_made *m, gr_status s, gr_tensor **t);
+void gri_made_release(gri_made *m);
+#define GRI_MAKE(m, out, op, ...) \
+    gri_make(m, out, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL)
 
 /* A call that is ready for the shape rule. defaults: room for the op's attributes, used when attrs is NULL. */
 static inline void gri_call_set(gri_call *c, gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in,

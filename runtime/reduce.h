@@ -47,8 +47,6 @@ typedef struct gri_reduction {
     }
 #define GRI_LONG_RUN 512
 
-typedef struct gri_reduce_attrs { gr_dims dim; bool keepdim; } gri_reduce_attrs; /* sum, mean, amax, argmax */
-
 /* Reduces in[0], read as `type`, over the dims in mask into c->out[0], in c->mode. The output holds the kept
  * dims in their order; dims of size 1 may be anywhere or missing. */
 gr_status gri_reduce(gri_call *c, const gri_reduction *r, gr_dtype type, uint32_t mask);

@@ -1,6 +1,6 @@
 -- Attention: what it refuses, what masks and dropout do. Values are compared with PyTorch's in parity_spec.
 local gr = require "gradrun"
-local F = gr.nn.functional
+local nn, F = gr.nn, gr.nn.functional
 
 local function same(a, b) return a:ne(b):sum():item() == 0 end
 
@@ -78,5 +78,97 @@ describe("scaled_dot_product_attention", function()
     assert.is_true((a - whole / (1 - p)):mul(a:ne(0)):abs():amax():item() < 1e-6)
     assert.is_true(a:ne(b):sum():item() > n)
     assert.is_true(same(a, c))
+  end)
+end)
+
+describe("MultiheadAttention", function()
+  local function mask(t) return gr.tensor(t, { dtype = "u8" }) end
+  local x = gr.randn(3, 2, 8)
+
+  it("refuses heads that do not divide the width", function()
+    assert.error_matches(function() nn.MultiheadAttention(10, 4) end,
+      "embed_dim = 10, num_heads = 4: expected at least 1 each, and the first divisible by the second")
+    assert.error_matches(function() nn.MultiheadAttention(8, 0) end, "num_heads is 0, expected at least 1")
+    assert.error_matches(function() nn.MultiheadAttention(8, 2, { dropout = 2 }) end, "dropout is 2, expected 0 to 1")
+  end)
+
+  it("says where a shape is wrong", function()
+    local m, first = nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 2, { batch_first = true })
+    local net = nn.Sequential(nn.Tanh(), m)
+    assert.error_matches(function() net(gr.zeros(3, 7)) end,
+      "2 %(MultiheadAttention 8, 2 heads%): query is f32%[3,7%], expected %[t,n,8%] or, without a batch, %[t,8%]")
+    assert.error_matches(function() m(x, gr.zeros(3, 8)) end, "key is f32%[3,8%], expected %[s,n,8%] .*, as query")
+    assert.error_matches(function() first(x, gr.zeros(2, 4, 8)) end,
+      "query is f32%[3,2,8%], key f32%[2,4,8%]: batches of 3 and 2")
+    assert.error_matches(function() m(x, x, gr.zeros(4, 2, 8)) end,
+      "key is f32%[3,2,8%], value f32%[4,2,8%]: 3 keys, but 4 values")
+    assert.error_matches(function() m() end, "the input is missing")
+  end)
+
+  it("refuses masks of other shapes and dtypes", function()
+    local m = nn.MultiheadAttention(8, 2)
+    local function refuses(message, options)
+      assert.error_matches(function() m(x, x, x, options) end, message)
+    end
+    refuses("key_padding_mask is u8%[3,2%], expected %[2,3%]", { key_padding_mask = gr.zeros({ 3, 2 }, { dtype = "u8" }) })
+    refuses("attn_mask is f32%[3,2%], expected %[3,3%]", { attn_mask = gr.zeros(3, 2) })
+    refuses("attn_mask is f32%[2,3,3%], expected %[4,3,3%]", { attn_mask = gr.zeros(2, 3, 3) })
+    refuses("attn_mask is i64%[3,3%], expected u8 %(1 = ignored%) or f32 %(added to the scores%)",
+      { attn_mask = gr.zeros({ 3, 3 }, { dtype = "i64" }) })
+  end)
+
+  it("takes its options by name, and no others", function()
+    local m = nn.MultiheadAttention(8, 2)
+    local padding = mask { { 0, 0, 1 }, { 0, 1, 0 } }
+    assert.is_true(same(m(x, x, x, padding), m(x, { key_padding_mask = padding })))
+    assert.error_matches(function() m(x, { need_weight = true }) end, "unknown option 'need_weight' %(did you mean 'need_weights'")
+    assert.error_matches(function() m(x, { atn_mask = padding }) end, "unknown option 'atn_mask' %(did you mean 'attn_mask'")
+    assert.error_matches(function() m(x, x, x, padding, { key_padding_mask = padding }) end,
+      "key_padding_mask is given twice")
+    assert.error_matches(function() m(x, { attn_mask = 3 }) end, "attn_mask is 3, expected a tensor")
+    assert.error_matches(function() m(x, { need_weights = 1 }) end, "need_weights is 1, expected true or false")
+    assert.error_matches(function() m(x, { x }) end, "option table has the key 1; names are expected")
+  end)
+
+  it("gives weights only when asked, with the same result", function()
+    local m = nn.MultiheadAttention(8, 2)
+    assert.equal(1, select("#", m(x)))
+    local options = { need_weights = true, is_causal = true, attn_mask = gr.randn(3, 3) }
+    local y, w = m(x, options)
+    assert.same({ 2, 3, 3 }, w.shape)
+    assert.is_true((w:sum(-1) - 1):abs():amax():item() < 1e-6)
+    assert.equal(0, w[1][1][2]:item())
+    options.need_weights = false
+    assert.is_true((y - m(x, options)):abs():amax():item() < 1e-6)
+  end)
+
+  it("joins masks of both kinds, and lets a query that sees nothing give the bias", function()
+    local m = nn.MultiheadAttention(8, 2)
+    local padding, added = mask { { 0, 1, 0 }, { 1, 1, 1 } }, gr.randn(3, 3)
+    local hidden = gr.zeros(2, 3):masked_fill(padding, -math.huge)
+    local y, w = m(x, { key_padding_mask = padding, attn_mask = added, need_weights = true })
+    assert.is_true((y - m(x, { key_padding_mask = hidden, attn_mask = added })):abs():amax():item() < 1e-6)
+    assert.equal(0, w[2]:abs():sum():item())
+    assert.is_true(same(y[1][2], m.out_proj.bias))
+  end)
+
+  it("drops while training only", function()
+    local m = nn.MultiheadAttention(8, 2, { dropout = 0.5 })
+    assert.is_false(same(m(x), m(x)))
+    m:eval()
+    assert.is_true(same(m(x), m(x)))
+  end)
+
+  it("may stand in a Sequential, and hooks see all its results", function()
+    local m, seen = nn.MultiheadAttention(8, 2), 0
+    assert.is_true(same(nn.Sequential(m)(x), m(x)))
+    m:register_forward_hook(function(_, inputs, outputs)
+      seen = seen + 1
+      assert.equal(5, #inputs)
+      assert.is_false(inputs[2])
+      assert.equal(2, #outputs)
+    end)
+    m(x, { need_weights = true, attn_mask = gr.zeros(3, 3) })
+    assert.equal(1, seen)
   end)
 end)

@@ -5,13 +5,8 @@
 #include <math.h>
 #include <stdio.h>
 
-typedef struct Linear_attrs {
-    int64_t in_features, out_features;
-    bool bias;
-} Linear_attrs;
-
 static gr_status Linear_init(gr_layer *l) {
-    const Linear_attrs *a = l->attrs;
+    const gri_linear_attrs *a = l->attrs;
     double bound = a->in_features > 0 ? 1 / sqrt((double)a->in_features) : 0;
     gr_tensor *weight, *bias;
     if (a->in_features < 1 || a->out_features < 1)
@@ -31,19 +26,19 @@ static gr_status Linear_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_
 }
 
 static int Linear_describe(const gr_layer *l, char *buf, size_t size) {
-    const Linear_attrs *a = l->attrs;
+    const gri_linear_attrs *a = l->attrs;
     return snprintf(buf, size, "%lld→%lld%s", (long long)a->in_features, (long long)a->out_features,
                     a->bias ? "" : ", no bias");
 }
 
 static const gr_attr Linear_schema[] = {
-    {"in_features", GR_ATTR_INT, offsetof(Linear_attrs, in_features), .required = true, .min = 1, .max = 1 << 30},
-    {"out_features", GR_ATTR_INT, offsetof(Linear_attrs, out_features), .required = true, .min = 1, .max = 1 << 30},
-    {"bias", GR_ATTR_BOOL, offsetof(Linear_attrs, bias), .value = 1},
+    {"in_features", GR_ATTR_INT, offsetof(gri_linear_attrs, in_features), .required = true, .min = 1, .max = 1 << 30},
+    {"out_features", GR_ATTR_INT, offsetof(gri_linear_attrs, out_features), .required = true, .min = 1, .max = 1 << 30},
+    {"bias", GR_ATTR_BOOL, offsetof(gri_linear_attrs, bias), .value = 1},
     GR_ATTR_END};
 
 GR_LAYER(Linear) = {
-    .info = {.name = "Linear", .attrs = Linear_schema, .attr_size = sizeof(Linear_attrs),
+    .info = {.name = "Linear", .attrs = Linear_schema, .attr_size = sizeof(gri_linear_attrs),
              .doc = "x times the transpose of weight [out_features, in_features], plus bias [out_features].\n"
                     "x is [..., in_features]. Both start uniform in +-1/sqrt(in_features)."},
     .init = Linear_init,

@@ -146,99 +146,73 @@ GR_KERNEL(scaled_dot_product_attention_backward);
 
 /* ---- the same of simpler ops ------------------------------------------------------------------------------ */
 
-#define ATTENTION_TEMPS 32
-
-typedef struct attention_backward_maker { /* its tensors are released at the end */
-    gri_call *c;
-    gr_tensor *made[ATTENTION_TEMPS];
-    int n;
-} attention_backward_maker;
-
-static gr_status attention_backward_make(attention_backward_maker *m, gr_tensor **out, const gr_op *op, int n,
-                                         gr_tensor *const *in, const void *attrs) {
-    GR_TRY(gr_apply(m->c->ctx, op, n, in, attrs, out));
-    m->made[m->n++] = *out;
-    return GR_OK;
-}
-#define ATTENTION_DO(m, out, op, ...)                                                                          \
-    GR_TRY(attention_backward_make(m, out, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL))
-
-static gr_status attention_backward_scalar(attention_backward_maker *m, double value, gr_tensor **out) {
-    GR_TRY(gr_tensor_scalar(m->c->ctx, (gr_dtype)m->c->in[0]->dtype, value, out));
-    m->made[m->n++] = *out;
-    return GR_OK;
-}
-
 /* u8 [t,s]: 1 up to the diagonal. */
-static gr_status attention_backward_triangle(attention_backward_maker *m, const gr_tensor *scores, gr_tensor **out) {
+static gr_status attention_backward_triangle(gri_call *c, gri_made *m, const gr_tensor *scores, gr_tensor **out) {
     int64_t t = scores->dims[scores->rank - 2], s = scores->dims[scores->rank - 1];
-    GR_TRY(gr_tensor_new(m->c->ctx, GR_U8, 2, (int64_t[]){t, s}, out));
-    m->made[m->n++] = *out;
+    gr_status made = gr_tensor_new(c->ctx, GR_U8, 2, (int64_t[]){t, s}, out);
+    GR_TRY(gri_made_keep(m, made, out));
     for (int64_t i = 0; i < t; i++)
         if (s) memset((*out)->data + i * s, 1, (size_t)(i + 1 < s ? i + 1 : s));
     return GR_OK;
 }
 
 /* *p = the probabilities; *scale as a tensor. */
-static gr_status attention_backward_softmax(attention_backward_maker *m, gr_tensor **p, gr_tensor **scale) {
-    const gri_attention_attrs *a = m->c->attrs;
-    gr_tensor *const *in = m->c->in, *mask = m->c->n_in > 4 ? in[4] : NULL, *x, *none, *dead, *seen;
+static gr_status attention_backward_softmax(gri_call *c, gri_made *m, gr_tensor **p, gr_tensor **scale) {
+    const gri_attention_attrs *a = c->attrs;
+    gr_tensor *const *in = c->in, *mask = c->n_in > 4 ? in[4] : NULL, *x, *none, *dead, *seen;
     gri_reduce_attrs over = {.dim = {.n = 1, .v = {-1}}, .keepdim = true};
-    GR_TRY(attention_backward_scalar(m, attention_scale(a, in[1]->dims[in[1]->rank - 1]), scale));
-    GR_TRY(attention_backward_scalar(m, -INFINITY, &none));
-    ATTENTION_DO(m, &x, transpose, in[2]);
-    ATTENTION_DO(m, &x, matmul, in[1], x);
-    ATTENTION_DO(m, &x, mul, x, *scale);
-    if (mask && gri_is_float(mask)) ATTENTION_DO(m, &x, add, x, mask);
-    else if (mask) ATTENTION_DO(m, &x, where, mask, x, none);
+    gr_dtype type = (gr_dtype)in[1]->dtype;
+    GR_TRY(gri_make_scalar(m, scale, type, attention_scale(a, in[1]->dims[in[1]->rank - 1])));
+    GR_TRY(gri_make_scalar(m, &none, type, -INFINITY));
+    GR_TRY(GRI_MAKE(m, &x, transpose, in[2]));
+    GR_TRY(GRI_MAKE(m, &x, matmul, in[1], x));
+    GR_TRY(GRI_MAKE(m, &x, mul, x, *scale));
+    if (mask && gri_is_float(mask)) GR_TRY(GRI_MAKE(m, &x, add, x, mask));
+    else if (mask) GR_TRY(GRI_MAKE(m, &x, where, mask, x, none));
     if (a->is_causal) {
-        GR_TRY(attention_backward_triangle(m, x, &seen));
-        ATTENTION_DO(m, &x, where, seen, x, none);
+        GR_TRY(attention_backward_triangle(c, m, x, &seen));
+        GR_TRY(GRI_MAKE(m, &x, where, seen, x, none));
     }
-    if (!mask || x->numel == 0) {
-        ATTENTION_DO(m, p, softmax, x);
-        return GR_OK;
-    }
-    GR_TRY(attention_backward_make(m, &dead, &gri_op_amax, 1, &x, &over)); /* rows of -inf alone become 0 */
-    ATTENTION_DO(m, &dead, eq, dead, none);
-    ATTENTION_DO(m, &x, masked_fill, x, dead);
-    ATTENTION_DO(m, &x, softmax, x);
-    ATTENTION_DO(m, p, masked_fill, x, dead);
-    return GR_OK;
+    if (!mask || x->numel == 0) return GRI_MAKE(m, p, softmax, x);
+    GR_TRY(gri_make(m, &dead, &gri_op_amax, 1, &x, &over)); /* rows of -inf alone become 0 */
+    GR_TRY(GRI_MAKE(m, &dead, eq, dead, none));
+    GR_TRY(GRI_MAKE(m, &x, masked_fill, x, dead));
+    GR_TRY(GRI_MAKE(m, &x, softmax, x));
+    return GRI_MAKE(m, p, masked_fill, x, dead);
 }
 
-static gr_status attention_backward_compose(attention_backward_maker *m) {
-    const gri_attention_attrs *a = m->c->attrs;
-    gr_tensor *const *in = m->c->in, **out = m->c->out, *dy = in[0], *p, *dropped, *g, *x, *dot, *scale;
+static gr_status attention_backward_compose(gri_call *c, gri_made *m) {
+    const gri_attention_attrs *a = c->attrs;
+    gr_tensor *const *in = c->in, **out = c->out, *dy = in[0], *p, *dropped, *g, *x, *dot, *scale;
     gri_dropout_attrs drop = {.p = a->dropout_p, .seed = a->seed, .counter = a->counter};
     gri_reduce_attrs over = {.dim = {.n = 1, .v = {-1}}, .keepdim = true};
-    GR_TRY(attention_backward_softmax(m, &p, &scale));
-    ATTENTION_DO(m, &x, transpose, in[3]);
-    ATTENTION_DO(m, &g, matmul, dy, x);
+    GR_TRY(attention_backward_softmax(c, m, &p, &scale));
+    GR_TRY(GRI_MAKE(m, &x, transpose, in[3]));
+    GR_TRY(GRI_MAKE(m, &g, matmul, dy, x));
     dropped = p;
     if (a->dropout_p > 0) {
-        GR_TRY(attention_backward_make(m, &dropped, &gri_op_dropout, 1, &p, &drop));
-        GR_TRY(attention_backward_make(m, &g, &gri_op_dropout, 1, &g, &drop));
+        GR_TRY(gri_make(m, &dropped, &gri_op_dropout, 1, &p, &drop));
+        GR_TRY(gri_make(m, &g, &gri_op_dropout, 1, &g, &drop));
     }
-    ATTENTION_DO(m, &x, mul, p, g);
-    GR_TRY(attention_backward_make(m, &dot, &gri_op_sum, 1, &x, &over));
-    ATTENTION_DO(m, &x, sub, g, dot);
-    ATTENTION_DO(m, &g, mul, p, x);
-    if (m->c->n_in > 4 && in[4] && gri_is_float(in[4])) out[3] = gr_retain(g);
-    else GR_TRY(gr_tensor_new(m->c->ctx, (gr_dtype)dy->dtype, 1, &(int64_t){0}, &out[3]));
-    ATTENTION_DO(m, &g, mul, g, scale);
-    GR_TRY(GRI_APPLY(m->c->ctx, &out[0], matmul, g, in[2]));
-    ATTENTION_DO(m, &x, transpose, g);
-    GR_TRY(GRI_APPLY(m->c->ctx, &out[1], matmul, x, in[1]));
-    ATTENTION_DO(m, &x, transpose, dropped);
-    return GRI_APPLY(m->c->ctx, &out[2], matmul, x, dy);
+    GR_TRY(GRI_MAKE(m, &x, mul, p, g));
+    GR_TRY(gri_make(m, &dot, &gri_op_sum, 1, &x, &over));
+    GR_TRY(GRI_MAKE(m, &x, sub, g, dot));
+    GR_TRY(GRI_MAKE(m, &g, mul, p, x));
+    if (c->n_in > 4 && in[4] && gri_is_float(in[4])) out[3] = gr_retain(g);
+    else GR_TRY(gr_tensor_new(c->ctx, (gr_dtype)dy->dtype, 1, &(int64_t){0}, &out[3]));
+    GR_TRY(GRI_MAKE(m, &g, mul, g, scale));
+    GR_TRY(GRI_APPLY(c->ctx, &out[0], matmul, g, in[2]));
+    GR_TRY(GRI_MAKE(m, &x, transpose, g));
+    GR_TRY(GRI_APPLY(c->ctx, &out[1], matmul, x, in[1]));
+    GR_TRY(GRI_MAKE(m, &x, transpose, dropped));
+    return GRI_APPLY(c->ctx, &out[2], matmul, x, dy);
 }
 
 static gr_status scaled_dot_product_attention_backward_compose(gri_call *c) {
-    attention_backward_maker m = {.c = c};
+    gri_made m = {.ctx = c->ctx};
     GR_TRY(scaled_dot_product_attention_backward_shape(c));
-    gr_status s = attention_backward_compose(&m);
-    while (m.n) gr_release(m.made[--m.n]);
+    gr_status s = attention_backward_compose(c, &m);
+    gri_made_release(&m);
     return s;
 }
 
