@@ -66,12 +66,21 @@ local function checkpoint_of(o)
   return o.save .. "/checkpoint.safetensors"
 end
 
+-- Plain values of o.state: what was saved of them goes back into their table.
+local function put_back(into, from)
+  for k, v in pairs(from) do
+    if type(v) == "table" and type(into[k]) == "table" then put_back(into[k], v) else into[k] = v end
+  end
+end
+
 -- Restores what a run is made of from its checkpoint, if there is one; returns the run's numbers.
 local function resume(o, path, loader, run)
   if not exists(path) then return run end
-  local parts = parts_of(o, loader, nil)
-  local loaded, message = gr.load(path, parts)
+  local loaded, message = gr.load(path, parts_of(o, loader, nil))
   if not loaded then error("fit: " .. message, 3) end
+  for name, saved in pairs(loaded) do
+    if name ~= "run" and type(saved) == "table" then put_back(o.state[name], saved) end
+  end
   return loaded.run
 end
 
@@ -92,7 +101,7 @@ local function train_step(o, run, clip, x, y)
 end
 
 --- Trains; returns {accuracy = on the test set after the last epoch, best =, loss =, seconds =}.
--- o.model, o.optimizer, o.train = {x, y} or a loader; o.test; o.loss (cross_entropy); o.epochs (1); o.batch_size (64);
+-- o.model, o.optimizer, o.train = {x, y} or a loader; o.test; o.loss (cross_entropy); o.epochs (1); o.batch_size (64).
 -- o.clip: a number, or a function(parameters) → norm before, norm after; o.on_epoch(epoch, result); o.quiet.
 -- o.save: a folder, where checkpoint.safetensors is written after every epoch and every o.save_every (500) steps;
 -- o.resume: goes on from there, to the same end bit for bit, or begins if there is none; o.state: more to save, by
@@ -134,9 +143,11 @@ function trainer.fit(o)
       run.best = math.max(run.best, run.test)
     end
     if line then line:epoch(state(#loader), o.test and ("test accuracy %.4f"):format(run.test)) end
-    if path then save() end
     run.seconds = gr.clock() - start
-    if o.on_epoch then o.on_epoch(epoch, { accuracy = run.test, best = run.best, loss = run.loss, seconds = run.seconds }) end
+    if o.on_epoch then
+      o.on_epoch(epoch, { accuracy = run.test, best = run.best, loss = run.loss, seconds = run.seconds })
+    end
+    if path then save() end
   end
   return { accuracy = o.test and run.test or nil, best = run.best, loss = run.loss, seconds = run.seconds }
 end
