@@ -353,12 +353,13 @@ end
 -- Pairs each object with what was saved of it: {object, state, name} in native and scripted; false, message if
 -- something is missing. rest loses what is taken.
 local function pair_up(objects, rest, path, found)
+  local held = names_of(rest)
   for _, k in ipairs(sorted_keys(objects)) do
     local object, name = objects[k], child(path, k)
     local load_state_dict = method(object, "load_state_dict")
     local saved = (type(rest) == "table" and not gr.is_tensor(rest)) and rest[k] or nil
     if load_state_dict then
-      if saved == nil then return false, ("it holds no '%s' (%s)"):format(name, names_of(rest)) end
+      if saved == nil then return false, ("it holds no '%s' (%s)"):format(name, held) end
       local list = type(object) == "userdata" and found.native or found.scripted
       if list == found.native and not gr.is_dict(saved) then
         return false, ("'%s' is no state dict in it"):format(name)
@@ -366,7 +367,7 @@ local function pair_up(objects, rest, path, found)
       list[#list + 1] = { object, saved, name }
       rest[k] = nil
     elseif type(object) == "table" then
-      if type(saved) ~= "table" then return false, ("it holds no table '%s' (%s)"):format(name, names_of(rest)) end
+      if type(saved) ~= "table" then return false, ("it holds no table '%s' (%s)"):format(name, held) end
       local ok, message = pair_up(object, saved, name, found)
       if not ok then return false, message end
     elseif not RANK[type(object)] then
