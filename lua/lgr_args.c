@@ -193,7 +193,10 @@ void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs) {
     switch (a->kind) {
     case GR_ATTR_REAL: lua_pushnumber(L, *(const double *)at); break;
     case GR_ATTR_BOOL: lua_pushboolean(L, *(const bool *)at); break;
-    case GR_ATTR_DTYPE: lua_pushstring(L, gr_dtype_name((gr_dtype) * (const int64_t *)at)); break;
+    case GR_ATTR_DTYPE:
+        if (*(const int64_t *)at < 0) lua_pushnil(L);
+        else lua_pushstring(L, gr_dtype_name((gr_dtype) * (const int64_t *)at));
+        break;
     case GR_ATTR_DIM:
     case GR_ATTR_POS:
         if (*(const int64_t *)at == GR_POS_NONE) lua_pushnil(L);
@@ -293,7 +296,7 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
     uint64_t given = 0;
     gr_attrs_default(info, attrs);
     for (const gr_attr *a = info->attrs; a && a->name; a++) /* new tensors are of the script's default dtype */
-        if (a->kind == GR_ATTR_DTYPE) *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
+        if (a->kind == GR_ATTR_DTYPE && a->value >= 0) *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
     for (const gr_attr *a = info->attrs; a && a->name && i <= top; a++) {
         if (args_listed(filled, a->name)) continue;
         bool scalar =

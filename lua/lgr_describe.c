@@ -98,6 +98,7 @@ static void describe_ops(lua_State *L) {
         const gr_op *op = gr_op_at(i);
         describe_info(L, gr_op_info(op), gr_op_info(op));
         describe_flag(L, "elementwise", gr_op_elementwise(op));
+        describe_flag(L, "in_place", gr_op_in_place(op));
         describe_flag(L, "differentiable", gr_op_differentiable(op));
         lua_pushinteger(L, gr_op_outputs(op));
         lua_setfield(L, -2, "outputs");

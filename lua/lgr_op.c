@@ -38,7 +38,7 @@ static void op_read_inputs(lua_State *L, lgr_state *st, const lgr_opcall *o, int
             continue;
         }
         bool optional = o->optional >> x->n & 1;
-        if (!optional && lua_type(L, i) == LUA_TNUMBER && gr_op_elementwise(o->op)) {
+        if (!optional && lua_type(L, i) == LUA_TNUMBER && gr_op_in_place(o->op)) {
             x->is_number |= (uint8_t)(1u << x->n);
             x->whole[x->n] = lua_isinteger(L, i);
             x->number[x->n] = lua_tonumber(L, i);
@@ -272,7 +272,7 @@ void lgr_op_methods(lua_State *L, lgr_state *st) {
             op_push(L, st, o, op_call);
             lua_setfield(L, -2, o->info->name);
         }
-        if (!fills && !gr_op_elementwise(o->op)) continue;
+        if (!fills && !gr_op_in_place(o->op)) continue;
         lua_pushfstring(L, "%s_", o->info->name);
         op_push(L, st, o, fills ? op_fill : op_call_into);
         lua_rawset(L, -3);

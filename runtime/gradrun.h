@@ -234,7 +234,7 @@ typedef enum gr_attr_kind {
     GR_ATTR_DIMS,   /* gr_dims: a set of dimensions; n = -1 when none was given */
     GR_ATTR_SHAPE,  /* gr_dims: sizes */
     GR_ATTR_PAIR,   /* int64_t[2]: one number stands for both */
-    GR_ATTR_DTYPE,  /* int64_t: a gr_dtype */
+    GR_ATTR_DTYPE,  /* int64_t: a gr_dtype; -1, where that is the default: the op decides */
     GR_ATTR_WORD    /* int64_t: position of a word among `words` */
 } gr_attr_kind;
 
@@ -278,7 +278,8 @@ GR_API const gr_op *gr_op_find(const char *name); /* NULL if there is none */
 GR_API const gr_info *gr_op_info(const gr_op *op);
 GR_API int gr_op_outputs(const gr_op *op);
 GR_API bool gr_op_differentiable(const gr_op *op);
-GR_API bool gr_op_elementwise(const gr_op *op); /* has an in-place form: out shape and dtype as the first input */
+GR_API bool gr_op_elementwise(const gr_op *op); /* the result has the inputs' shape, broadcast */
+GR_API bool gr_op_in_place(const gr_op *op); /* the result may be stored in the first input; so may elementwise ones */
 /* Fills an attribute struct with the schema's defaults. */
 GR_API void gr_attrs_default(const gr_info *info, void *attrs);
 

@@ -30,6 +30,7 @@ const gr_info *gr_op_info(const gr_op *op) { return &op->info; }
 int gr_op_outputs(const gr_op *op) { return op_outputs(op); }
 bool gr_op_differentiable(const gr_op *op) { return op->backward || op->compose; }
 bool gr_op_elementwise(const gr_op *op) { return op->elementwise; }
+bool gr_op_in_place(const gr_op *op) { return op->elementwise || op->in_place; }
 
 void gr_attrs_default(const gr_info *info, void *attrs) {
     memset(attrs, 0, info->attr_size);
@@ -221,14 +222,15 @@ void gri_made_release(gri_made *m) {
     while (m->n) gr_release(m->all[--m->n]);
 }
 
-/* May the kernel write dst while it reads the inputs? Elementwise ones may if each input is dst itself. */
+/* May the kernel write dst while it reads the inputs? Elementwise ones may if each input is dst itself, in_place ones
+ * if the first is. */
 static bool op_overlaps(const gri_call *c, const gr_tensor *dst) {
     for (int i = 0; i < c->n_in; i++) {
         const gr_tensor *t = c->in[i];
         if (!t || t->storage != dst->storage) continue;
         bool same = t->data == dst->data && t->dtype == dst->dtype && t->numel == dst->numel &&
                     t->rank == dst->rank && memcmp(t->strides, dst->strides, t->rank * sizeof *t->strides) == 0;
-        if (!same || !c->op->elementwise) return true;
+        if (!same || !(c->op->elementwise || (c->op->in_place && i == 0))) return true;
     }
     return false;
 }

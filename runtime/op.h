@@ -70,6 +70,7 @@ struct gr_op {
     int n_out;              /* 0 means 1 */
     uint32_t keeps;         /* what backward reads: GRI_KEEP_… */
     bool elementwise;       /* output shaped as the broadcast of the inputs: promotes dtypes, has NAME_ */
+    bool in_place;          /* the output, shaped and typed as the first input, may be that input: has NAME_ */
     bool sets_only;         /* the kernel cannot add: the tape adds for it */
     bool input_specs;       /* backward reads the shapes also of inputs that want no gradient */
     gr_status (*shape)(gri_call *c);     /* checks inputs, fills spec; with `view`, may be NULL */
@@ -116,6 +117,7 @@ typedef struct gri_narrow_attrs { int64_t dim, start, length; } gri_narrow_attrs
 typedef struct gri_select_attrs { int64_t dim, index; } gri_select_attrs;         /* select, stack */
 typedef struct gri_reduce_attrs { gr_dims dim; bool keepdim; } gri_reduce_attrs; /* sum, mean, amax, argmax */
 typedef struct gri_fill_attrs { gr_dims shape; int64_t dtype; double value; } gri_fill_attrs; /* fill */
+typedef struct gri_range_attrs { double start, stop, step; int64_t dtype; } gri_range_attrs; /* arange, range */
 typedef struct gri_dtype_attrs { int64_t dtype; } gri_dtype_attrs;   /* to */
 typedef struct gri_dropout_attrs { double p; int64_t seed, counter; } gri_dropout_attrs; /* dropout, its layer */
 typedef struct gri_batch_norm_attrs { bool training; double eps; } gri_batch_norm_attrs;  /* batch_norm, its layers */
