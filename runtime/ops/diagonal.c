@@ -169,11 +169,12 @@ static gr_status diag_embed_backward(gri_grad *g) { return gri_emit(g, 0, &gri_o
 
 static const gr_attr diag_embed_schema[] = {DIAGONAL_SCHEMA(diagonal_attrs, , -2, -1), GR_ATTR_END};
 
+/* By hand alone: made large, the square of a size would fill memory. */
 static const gr_case diag_embed_cases[] = {
     {.in = "2", .give = "{1,2}", .want = "{{1,0},{0,2}}"},
     {.in = "2", .attrs = "offset=-1", .give = "{1,2}", .want = "{{0,0,0},{1,0,0},{0,2,0}}"},
-    {.in = "2,3", .attrs = "offset=1, dim1=3, dim2=1"},
-    {.in = "2,3"},
+    {.in = "2,1", .attrs = "offset=1, dim1=3, dim2=1", .give = "{{3},{4}}", .want = "{{{0,0},{0,0}},{{3,0},{4,0}}}"},
+    {.in = "2,2", .give = "{{1,2},{3,4}}", .want = "{{{1,0},{0,2}},{{3,0},{0,4}}}"},
     {0}};
 
 GR_OP(diag_embed) = {
