@@ -52,9 +52,11 @@ static void op_read_inputs(lua_State *L, lgr_state *st, const lgr_opcall *o, int
     x->next = i;
 }
 
-/* The dtype of a number among the inputs: that of the tensors it meets, unless it would not fit. */
-static gr_dtype op_number_dtype(lgr_state *st, const op_inputs *x, int i) {
+/* The dtype of a number among the inputs: that of the tensors it meets, unless it would not fit; where it goes into
+ * the first input, that one's. */
+static gr_dtype op_number_dtype(lgr_state *st, const lgr_opcall *o, const op_inputs *x, int i) {
     gr_dtype t = GR_U8;
+    if (!gr_op_elementwise(o->op) && !(x->is_number & 1)) return gr_tensor_dtype(x->in[0]);
     bool any = false, f64 = false, f32 = false, i64 = false;
     for (int k = 0; k < x->n; k++) {
         if (!x->in[k] || x->is_number >> k & 1) continue;
@@ -68,10 +70,10 @@ static gr_dtype op_number_dtype(lgr_state *st, const op_inputs *x, int i) {
     return i64 || x->number[i] < 0 || x->number[i] > 255 ? GR_I64 : GR_U8;
 }
 
-static gr_status op_numbers(lgr_state *st, op_inputs *x) {
+static gr_status op_numbers(lgr_state *st, const lgr_opcall *o, op_inputs *x) {
     for (int k = 0; k < x->n; k++) {
         if (!(x->is_number >> k & 1)) continue;
-        gr_status s = gr_tensor_scalar(st->ctx, op_number_dtype(st, x, k), x->number[k], &x->in[k]);
+        gr_status s = gr_tensor_scalar(st->ctx, op_number_dtype(st, o, x, k), x->number[k], &x->in[k]);
         if (s != GR_OK) return s;
     }
     return GR_OK;
@@ -84,7 +86,7 @@ static void op_release_numbers(op_inputs *x) {
 
 static gr_status op_run(lgr_state *st, const lgr_opcall *o, op_inputs *x, const void *attrs, gr_tensor **out,
                         gr_tensor *dst) {
-    gr_status s = op_numbers(st, x);
+    gr_status s = op_numbers(st, o, x);
     if (s == GR_OK && dst) s = gr_apply_into(st->ctx, o->op, x->n, x->in, attrs, dst);
     else if (s == GR_OK) s = gr_apply(st->ctx, o->op, x->n, x->in, attrs, out);
     op_release_numbers(x);

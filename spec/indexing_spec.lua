@@ -81,3 +81,89 @@ describe("Embedding", function()
     assert.equal(0, got[1]:ne(got[2]):sum():item() + got[1]:ne(got[3]):sum():item())
   end)
 end)
+
+describe("gather and scatter", function()
+  local x = gr.range(1, 6):to("f32"):view(2, 3)
+
+  it("name the position, its place, and shapes that do not fit", function()
+    assert.error_matches(function() x:gather(2, i64 { { 1 }, { 4 } }) end,
+      "gather: position 4 %(place %[2,1%] of the index%) is outside dimension 2 of %[2,3%]: 1 to 3")
+    assert.error_matches(function() x:gather(1, i64 { { 0, 1 } }) end, "position 0.*positions count from 1, not from 0")
+    assert.error_matches(function() x:gather(2, i64 { 1, 2 }) end,
+      "the index is i64%[2%], expected 2 dimensions, as many as %[2,3%] has")
+    assert.error_matches(function() x:gather(2, gr.ones({ 3, 1 }, "i64")) end,
+      "the index i64%[3,1%] is larger than %[2,3%] in dimension 1, which is not the indexed one")
+    assert.error_matches(function() x:gather(3, gr.ones({ 2, 1 }, "i64")) end, "dimension 3: the tensor has 2 dimensions")
+    assert.error_matches(function() x:gather(2, gr.ones { 2, 1 }) end, "the index is f32%[2,1%], expected i64")
+    assert.error_matches(function() x:scatter_add(2, gr.ones({ 2, 1 }, "i64"), gr.ones(2, 2)) end,
+      "src is f32%[2,2%], expected one value or the shape of the index, %[2,1%]")
+    assert.error_matches(function() x:scatter(2, gr.ones({ 2, 1 }, "i64"), gr.ones({ 2, 1 }, "f64")) end,
+      "src is f64%[2,1%], but x is f32%[2,3%]; convert it with :to%(\"f32\"%)")
+  end)
+
+  it("work in place, and change nothing when they fail", function()
+    local t = gr.zeros(2, 3)
+    assert.equal(t, t:scatter_(2, i64 { { 2 }, { 3 } }, 1))
+    assert.same({ { 0, 1, 0 }, { 0, 0, 1 } }, t:totable())
+    t:scatter_add_(2, i64 { { 2, 2 }, { 1, 1 } }, gr.ones(2, 2))
+    assert.same({ { 0, 3, 0 }, { 2, 0, 1 } }, t:totable())
+    assert.is_false(pcall(t.scatter_add_, t, 2, i64 { { 2 }, { 4 } }, 1))
+    t:scatter_add_(1, i64 { { 1, 1, 2 } }, t[{ { 2, 2 } }]) -- from itself
+    assert.same({ { 2, 3, 0 }, { 2, 0, 2 } }, t:totable())
+    local leaf = gr.zeros({ 2, 3 }, { requires_grad = true })
+    assert.error_matches(function() leaf:scatter_add_(2, i64 { { 1 }, { 1 } }, 1) end, "scatter_add_")
+  end)
+
+  it("keep the last value where several meet, and send the gradient there alone", function()
+    local base, src = gr.zeros({ 3 }, { requires_grad = true }), gr.tensor({ 1, 2, 3, 4 }, { requires_grad = true })
+    local y = base:scatter(1, i64 { 2, 1, 2, 2 }, src)
+    assert.same({ 2, 4, 0 }, y:totable())
+    y:backward(gr.tensor { 5, 6, 7 })
+    assert.same({ 0, 0, 7 }, base.grad:totable())
+    assert.same({ 0, 5, 0, 6 }, src.grad:totable())
+  end)
+
+  it("count", function()
+    assert.same({ 2, 0, 3 }, gr.zeros({ 3 }, "i64"):scatter_add(1, i64 { 3, 1, 3, 1, 3 }, 1):totable())
+    assert.same({ 1, 2 }, gr.zeros({ 2 }, "u8"):scatter_add(1, i64 { 2, 1, 2 }, 1):totable())
+  end)
+end)
+
+describe("masks", function()
+  it("are u8 and broadcast", function()
+    local x = gr.range(1, 6):view(2, 3)
+    assert.same({ 4, 5, 6 }, x:masked_select(x:gt(3)):totable())
+    assert.same({ 2, 5 }, x:masked_select(gr.tensor({ 0, 1, 0 }, "u8")):totable())
+    assert.same({ 0 }, x:masked_select(x:gt(9)).shape)
+    assert.error_matches(function() x:masked_select(x) end, "the mask is i64%[2,3%], expected u8: the result of a comparison")
+    assert.error_matches(function() x:masked_select(gr.ones({ 4 }, "u8")) end, "shapes i64%[2,3%] and u8%[4%] do not broadcast")
+  end)
+
+  it("select the same on any number of threads, and as many as they say", function()
+    gr.manual_seed(3)
+    local x, threads = gr.randn(300000), gr.threads()
+    local mask = x:gt(0.3)
+    local count = mask:sum():item()
+    for n = 1, 2 do
+      gr.threads(n)
+      local y = x:masked_select(mask)
+      assert.equal(count, y:numel())
+      assert.equal(count, y:gt(0.3):sum():item())
+      assert.near(gr.where(mask, x, gr.zeros(1)):to("f64"):sum():item(), y:to("f64"):sum():item(), 1e-9)
+    end
+    gr.threads(threads)
+  end)
+end)
+
+describe("one_hot", function()
+  it("names the class that is outside", function()
+    assert.error_matches(function() gr.one_hot(i64 { 1, 4 }, 3) end,
+      "one_hot: class 4 at %[2%] is outside 1 to 3")
+    assert.error_matches(function() gr.one_hot(i64 { { 1, 0 } }, 3) end,
+      "class 0 at %[1,2%] is outside 1 to 3; classes count from 1, 0%-based labels need %+ 1")
+    assert.error_matches(function() gr.one_hot(i64 { 0 }) end, "0 at")
+    assert.error_matches(function() gr.one_hot(i64 {}) end, "num_classes is not given, and there are no classes")
+    assert.error_matches(function() gr.one_hot(i64 { 1 }, 0) end, "num_classes is 0, expected at least 1")
+    assert.error_matches(function() gr.one_hot(gr.ones(2), 3) end, "the classes are f32%[2%], expected i64 or u8")
+  end)
+end)

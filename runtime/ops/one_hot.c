@@ -7,47 +7,57 @@
 
 typedef struct one_hot_attrs { int64_t num_classes; } one_hot_attrs;
 
-/* The classes as i64, row-major (+1), and the largest, counted from 0; -1 if there are none. */
-static gr_status one_hot_classes(gri_call *c, gr_tensor **out, int64_t *most) {
-    gr_tensor *x = c->in[0];
-    gri_spec spec = gri_spec_of(x);
+/* *out (+1) = the classes as i64, row-major. */
+static gr_status one_hot_classes(gri_call *c, gr_tensor **out) {
+    gri_spec spec = gri_spec_of(c->in[0]);
     spec.dtype = GR_I64;
-    if (gri_is_float(x))
-        return gr_fail(c->ctx, GR_ERR_DTYPE, "the classes are %s, expected i64 or u8; convert them with :to(\"i64\")",
-                       gri_tensor_text(x));
     GR_TRY(gri_tensor_like_spec(c->ctx, &spec, out));
-    gr_status s = gri_copy(c->ctx, *out, x, GRI_SET);
-    if (s != GR_OK) {
-        gr_release(*out);
-        return s;
+    gr_status s = gri_copy(c->ctx, *out, c->in[0], GRI_SET);
+    if (s != GR_OK) gr_release(*out);
+    return s;
+}
+
+/* Every class must be one of n (-1: as many as the largest says); *out = how many there are. */
+static gr_status one_hot_count(gri_call *c, const gr_tensor *classes, int64_t n, int64_t *out) {
+    const int64_t *v = gri_index_data(classes), base = c->ctx->index_base;
+    int64_t most = 0, at[GR_MAX_RANK];
+    for (int64_t i = 0; i < classes->numel; i++)
+        if (v[i] >= most) most = v[i];
+    *out = n < 0 ? (most < INT64_MAX ? most + 1 : most) - base : n;
+    for (int64_t i = 0; i < classes->numel; i++) {
+        if (v[i] >= base && v[i] - base < *out) continue;
+        for (int64_t d = classes->rank - 1, rest = i; d >= 0; rest /= classes->dims[d--])
+            at[d] = rest % classes->dims[d] + base;
+        return gr_fail(c->ctx, GR_ERR_INDEX, "class %lld at %s is outside %lld to %lld%s", (long long)v[i],
+                       gri_dims_text(classes->rank, at), (long long)base, (long long)(*out - 1 + base),
+                       v[i] == 0 && base == 1 ? "; classes count from 1, 0-based labels need + 1" : "");
     }
-    const int64_t *v = gri_index_data(*out);
-    *most = -1;
-    for (int64_t i = 0; i < x->numel; i++)
-        if (v[i] > *most) *most = v[i];
-    if (*most >= 0) *most -= c->ctx->index_base;
     return GR_OK;
 }
 
 static gr_status one_hot_shape(gri_call *c) {
     const one_hot_attrs *a = c->attrs;
+    gr_tensor *x = c->in[0], *classes;
     gri_spec *s = &c->spec[0];
-    gr_tensor *classes;
-    int64_t most, n;
-    if (c->in[0]->rank == GR_MAX_RANK)
+    int64_t n;
+    if (gri_is_float(x))
+        return gr_fail(c->ctx, GR_ERR_DTYPE, "the classes are %s, expected i64 or u8; convert them with :to(\"i64\")",
+                       gri_tensor_text(x));
+    if (x->rank == GR_MAX_RANK)
         return gr_fail(c->ctx, GR_ERR_SHAPE, "the classes %s have all the %d dimensions a tensor can have",
-                       gri_tensor_text(c->in[0]), GR_MAX_RANK);
-    GR_TRY(one_hot_classes(c, &classes, &most));
-    gr_release(classes);
+                       gri_tensor_text(x), GR_MAX_RANK);
     if (a->num_classes == 0 || a->num_classes < -1)
         return gr_fail(c->ctx, GR_ERR_ARG, "num_classes is %lld, expected at least 1, or -1: as many as there are",
                        (long long)a->num_classes);
-    if (a->num_classes < 0 && most < 0)
+    if (a->num_classes < 0 && x->numel == 0)
         return gr_fail(c->ctx, GR_ERR_ARG, "num_classes is not given, and there are no classes in %s to count",
-                       gri_tensor_text(c->in[0]));
-    *s = gri_spec_of(c->in[0]);
+                       gri_tensor_text(x));
+    GR_TRY(one_hot_classes(c, &classes));
+    *s = gri_spec_of(x);
     s->dtype = GR_I64;
-    s->dims[s->rank++] = a->num_classes < 0 ? most + 1 : a->num_classes;
+    gr_status status = one_hot_count(c, classes, a->num_classes, &s->dims[s->rank++]);
+    gr_release(classes);
+    GR_TRY(status);
     return gri_numel(c->ctx, s->dtype, s->rank, s->dims, &n);
 }
 
@@ -63,16 +73,12 @@ static void one_hot_rows(void *arg, int64_t from, int64_t to) {
 }
 
 static gr_status one_hot_kernel(gri_call *c) {
-    gr_tensor *y = c->out[0], *classes, *checked;
-    int64_t most, n = y->dims[y->rank - 1];
-    GR_TRY(one_hot_classes(c, &classes, &most));
-    gri_call look = {.ctx = c->ctx, .n_in = 1, .in = &classes};
-    gr_status s = gri_index(&look, 0, 0, 1, &n, &checked);
+    gr_tensor *y = c->out[0], *classes;
+    int64_t n = y->dims[y->rank - 1];
+    GR_TRY(one_hot_classes(c, &classes));
+    one_hot_job j = {gri_index_data(classes), (int64_t *)(void *)y->data, n, c->ctx->index_base};
+    gri_rows(c->ctx, classes->numel, n / 4 + 1, one_hot_rows, &j);
     gr_release(classes);
-    GR_TRY(s);
-    one_hot_job j = {gri_index_data(checked), (int64_t *)(void *)y->data, n, c->ctx->index_base};
-    gri_rows(c->ctx, checked->numel, n / 4 + 1, one_hot_rows, &j);
-    gr_release(checked);
     return GR_OK;
 }
 
