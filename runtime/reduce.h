@@ -28,9 +28,9 @@ typedef struct gri_reduction {
     void (*finish)(int64_t n, void *y, const void *acc, int64_t count, const void *attrs);
 } gri_reduction;
 
-/* NAME_fold_each from NAME_four(acc, n, x0, x1, x2, x3), which takes a run into each of four accumulators at once, so
- * that none waits for its own last sum. Long runs are as fast with NAME_fold. Equal runs give equal bits wherever they
- * lie: what is left of four is filled up with one of them. */
+/* NAME_fold_each from NAME_four(acc, n, x0, x1, x2, x3), which takes a run into each of four accumulators at once,
+ * so that none waits for its own last sum. Long runs are as fast with NAME_fold. Equal runs give equal bits wherever
+ * they lie: what is left of four is filled up with one of them. */
 #define GRI_FOLD_EACH(name, type, acc_type)                                                                   \
     static void name##_fold_each(void *acc, int64_t outputs, int64_t n, const void *from, int64_t stride,     \
                                  int64_t at, const void *attrs) {                                             \

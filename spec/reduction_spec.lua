@@ -34,12 +34,14 @@ end
 local DEFINITIONS = {
   sum = sum, mean = function(row) return sum(row) / #row end, var = variance,
   std = function(row) return math.sqrt(variance(row)) end, logsumexp = log_sum, prod = product,
-  amax = function(row) return math.max(table.unpack(row)) end, amin = function(row) return math.min(table.unpack(row)) end,
+  amax = function(row) return math.max(table.unpack(row)) end,
+  amin = function(row) return math.min(table.unpack(row)) end,
 }
 local TOL = { f32 = 3e-7, f64 = 1e-13 }
 
 -- Rows and columns: around the lanes of a vector, four rows, short and long runs, blocks, segments.
-local SHAPES = { { 3, 2 }, { 70, 5 }, { 5, 7 }, { 9, 23 }, { 6, 100 }, { 3, 511 }, { 4, 513 }, { 2, 1100 }, { 300, 4 }, { 70, 70 }, { 3, 5000 } }
+local SHAPES = { { 3, 2 }, { 70, 5 }, { 5, 7 }, { 9, 23 }, { 6, 100 }, { 3, 511 }, { 4, 513 }, { 2, 1100 },
+  { 300, 4 }, { 70, 70 }, { 3, 5000 } }
 
 local function each_shape(f)
   for _, dtype in ipairs { "f32", "f64" } do
@@ -76,8 +78,8 @@ describe("along rows and along columns", function()
           local before, all = 0, sum(row)
           for i, v in ipairs(row) do
             for got, want in pairs { [up[r][i]] = before + v, [down[r][i]] = all - before } do
-              assert(math.abs(got - want) <= TOL[dtype] * all, ("%s, dim %d, (%d,%d): %.17g, expected %.17g"):format(text,
-                dim, r, i, got, want))
+              assert(math.abs(got - want) <= TOL[dtype] * all,
+                ("%s, dim %d, (%d,%d): %.17g, expected %.17g"):format(text, dim, r, i, got, want))
             end
             before = before + v
           end

@@ -232,8 +232,8 @@ static const gr_case cumsum_cases[] = {
 GR_OP(cumsum) = {
     .info = {.name = "cumsum", .inputs = "x", .attrs = cumsum_schema, .attr_size = sizeof(cumsum_attrs),
              .cases = cumsum_cases,
-             .doc = "Sums of the elements up to each one along dim. Floats are added up in double precision; sums of\n"
-                    "whole numbers and of comparisons are i64."},
+             .doc = "Sums of the elements up to each one along dim. Floats are added up in double precision; sums\n"
+                    "of whole numbers and of comparisons are i64."},
     .sets_only = true,
     .shape = cumsum_shape,
     .forward = cumsum_kernels,

@@ -2,8 +2,8 @@
  *
  * Nothing overflows. -inf over nothing, or over -inf alone; inf where there is one and no NaN.
  *
- * dx = dy exp(x - y): logsumexp_backward(dy, x, y), an op of its own with dz/d(dy) = exp(x - y), dz/dx = z, dz/dy = -z.
- * Input and output are kept.
+ * dx = dy exp(x - y) = z: logsumexp_backward(dy, x, y), an op of its own with dz/d(dy) = exp(x - y), dz/dx = z,
+ * dz/dy = -z. Input and output are kept.
  *
  * An accumulator is a scale m and a sum s that stand for s exp(m). Sums are made of blocks: one pass for the largest
  * element of a block, one for the exponentials. What does not fill a vector goes through a padded one (softmax.h). */

@@ -237,8 +237,8 @@ static const gr_case var_cases[] = {
 
 GR_OP(var) = {
     .info = {.name = "var", .inputs = "x", .attrs = var_schema, .attr_size = sizeof(var_attrs), .cases = var_cases,
-             .doc = "Variance over dim (a number or a list; all if none is given): the sum of squared deviations from\n"
-                    "the mean over n - correction; correction = 0 does not correct the bias of an estimate."},
+             .doc = "Variance over dim (a number or a list; all if none is given): the sum of squared deviations\n"
+                    "from the mean over n - correction; correction = 0 does not correct the bias of an estimate."},
     .keeps = GRI_KEEP_IN(0),
     .shape = var_shape,
     .forward = var_kernels,
@@ -256,8 +256,8 @@ static const gr_case std_cases[] = {
 
 GR_OP(std) = {
     .info = {.name = "std", .inputs = "x", .attrs = var_schema, .attr_size = sizeof(var_attrs), .cases = std_cases,
-             .doc = "Standard deviation over dim (a number or a list; all if none is given): the root of var, with the\n"
-                    "same correction. Where it is 0 it has a gradient of 0."},
+             .doc = "Standard deviation over dim (a number or a list; all if none is given): the root of var, with\n"
+                    "the same correction. Where it is 0 it has a gradient of 0."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = var_shape,
     .forward = std_kernels,
@@ -290,7 +290,8 @@ static const gr_case var_mean_cases[] = {
 
 GR_OP(var_mean) = {
     .info = {.name = "var_mean", .inputs = "x", .attrs = var_mean_schema, .attr_size = sizeof(gri_reduce_attrs),
-             .hidden = true, .cases = var_mean_cases, .doc = "The mean over dim, exact where all elements are equal."},
+             .hidden = true, .cases = var_mean_cases,
+             .doc = "The mean over dim, exact where all elements are equal."},
     .shape = var_mean_shape,
     .forward = var_mean_kernels,
     .backward = var_mean_backward,
