@@ -76,8 +76,8 @@ static int optim_state_count(const gr_optim_kind *k) {
     return n;
 }
 
-static int optim_states_used(const gr_optim_kind *k, const void *attrs) {
-    return k->states ? k->states(attrs) : optim_state_count(k);
+static uint32_t optim_states_used(const gr_optim_kind *k, const void *attrs) {
+    return k->states ? k->states(attrs) : (1u << optim_state_count(k)) - 1;
 }
 
 /* ---- life ----------------------------------------------------------------------------------------------- */
@@ -205,11 +205,11 @@ gr_status gr_optim_add_group(gr_optim *o, int n, gr_tensor *const *params, const
 /* The state a parameter's update needs: what it has, and zeros where it has none yet. */
 static gr_status optim_plan_state(const gr_optim *o, const void *attrs, optim_job *j) {
     const gr_tensor *t = j->param->tensor;
-    int n = optim_states_used(o->kind, attrs);
+    uint32_t used = optim_states_used(o->kind, attrs);
     for (int k = 0; k < GRI_OPTIM_STATES; k++) {
         gr_tensor *state = j->param->state[k];
         j->state[k] = NULL;
-        if (k >= n) continue;
+        if (!(used >> k & 1)) continue;
         if (!state) {
             GR_TRY(gr_tensor_new(o->head.ctx, (gr_dtype)t->dtype, t->rank, t->dims, &j->fresh[k]));
             state = j->fresh[k];
@@ -411,15 +411,15 @@ static gr_status optim_put_counts(gr_dict *d, const char *name, int rank, int64_
  * updates anew if it is the first. The dict has it like that. */
 static gr_status optim_put_states(const gr_optim *o, gr_dict *d, const void *attrs, int at, int64_t *updates) {
     const optim_param *p = optim_param_at(o, at);
-    int used = optim_states_used(o->kind, attrs);
-    *updates = used > 0 && !p->state[0] ? 0 : p->steps;
+    uint32_t used = optim_states_used(o->kind, attrs);
+    *updates = used && !p->state[0] ? 0 : p->steps;
     for (int k = 0; o->kind->state_names && o->kind->state_names[k]; k++) {
         char name[96];
         gr_tensor *t = NULL;
         gr_status s = GR_OK;
         snprintf(name, sizeof name, "state.%d.%s", at + 1, o->kind->state_names[k]);
         if (p->state[k]) s = gri_tensor_alias(p->state[k], &t);
-        else if (k < used && *updates)
+        else if (used >> k & 1 && *updates)
             s = gr_tensor_new(d->head.ctx, (gr_dtype)p->tensor->dtype, p->tensor->rank, p->tensor->dims, &t);
         else continue;
         GR_TRY(optim_put(d, name, s, t));
@@ -498,12 +498,12 @@ static gr_status optim_load_states(gri_optim_load *l, gri_match *m, int g, const
     const gr_optim *o = l->optim;
     optim_param *p = &l->params[at];
     gri_spec spec = gri_spec_of(param);
-    int used = optim_states_used(o->kind, l->attrs[g]);
+    uint32_t used = optim_states_used(o->kind, l->attrs[g]);
     for (int k = 0; o->kind->state_names && o->kind->state_names[k]; k++) {
         char name[96];
         gr_tensor *t;
         snprintf(name, sizeof name, "state.%d.%s", at + 1, o->kind->state_names[k]);
-        GR_TRY(gri_match_take(m, name, &spec, param, k < used && p->steps > 0, &t));
+        GR_TRY(gri_match_take(m, name, &spec, param, used >> k & 1 && p->steps > 0, &t));
         if (!t) continue;
         GR_TRY(gr_tensor_empty(o->head.ctx, spec.dtype, spec.rank, spec.dims, &p->state[k]));
         GR_TRY(gr_tensor_copy(p->state[k], t));

@@ -19,8 +19,8 @@ typedef void (*gri_optim_kernel)(int64_t n, void *param, const void *grad, void 
 struct gr_optim_kind {
     gr_info info;                   /* attrs: the hyper-parameters, GR_ATTR_REAL or GR_ATTR_BOOL */
     const char *const *state_names; /* ended by NULL */
-    /* How many of them these hyper-parameters use; the rest is never allocated. NULL: all. */
-    int (*states)(const void *attrs);
+    /* Which of them these hyper-parameters use, as bits: the first if any; the rest is never allocated. NULL: all. */
+    uint32_t (*states)(const void *attrs);
     /* Checks what a range in the schema cannot say, and computes the coefficients the kernel wants for a
      * parameter's update number t, from 1 where its state is new. Double arithmetic, once per group. */
     gr_status (*prepare)(gr_ctx *ctx, const void *attrs, int64_t t, double *c);

@@ -29,7 +29,7 @@ static const gr_attr adam_schema[] = {
 
 static const char *const adam_states[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", NULL};
 
-static int adam_state_count(const void *attrs) { return ((const adam_attrs *)attrs)->amsgrad ? 3 : 2; }
+static uint32_t adam_used(const void *attrs) { return ((const adam_attrs *)attrs)->amsgrad ? 7 : 3; }
 
 static gr_status adam_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const adam_attrs *a = attrs;
@@ -76,7 +76,7 @@ GR_OPTIM(adam) = {
     .info = {.name = "Adam", .attrs = adam_schema, .attr_size = sizeof(adam_attrs),
              .doc = "Adam (Kingma & Ba 2015), with L2 decay through the gradient."},
     .state_names = adam_states,
-    .states = adam_state_count,
+    .states = adam_used,
     .prepare = adam_prepare,
     .forward = adam_kernels,
 };

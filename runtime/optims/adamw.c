@@ -29,7 +29,7 @@ static const gr_attr adamw_schema[] = {
 
 static const char *const adamw_states[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", NULL};
 
-static int adamw_state_count(const void *attrs) { return ((const adamw_attrs *)attrs)->amsgrad ? 3 : 2; }
+static uint32_t adamw_used(const void *attrs) { return ((const adamw_attrs *)attrs)->amsgrad ? 7 : 3; }
 
 static gr_status adamw_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const adamw_attrs *a = attrs;
@@ -74,7 +74,7 @@ GR_OPTIM(adamw) = {
     .info = {.name = "AdamW", .attrs = adamw_schema, .attr_size = sizeof(adamw_attrs),
              .doc = "Adam with decoupled weight decay (Loshchilov & Hutter 2019)."},
     .state_names = adamw_states,
-    .states = adamw_state_count,
+    .states = adamw_used,
     .prepare = adamw_prepare,
     .forward = adamw_kernels,
 };

@@ -29,7 +29,7 @@ static const gr_attr sgd_schema[] = {
 
 static const char *const sgd_states[] = {"momentum_buffer", NULL};
 
-static int sgd_state_count(const void *attrs) { return ((const sgd_attrs *)attrs)->momentum != 0; }
+static uint32_t sgd_used(const void *attrs) { return ((const sgd_attrs *)attrs)->momentum != 0; }
 
 static gr_status sgd_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const sgd_attrs *a = attrs;
@@ -68,7 +68,7 @@ GR_OPTIM(sgd) = {
     .info = {.name = "SGD", .attrs = sgd_schema, .attr_size = sizeof(sgd_attrs),
              .doc = "Stochastic gradient descent: p -= lr * g, with momentum, Nesterov's momentum, L2 decay."},
     .state_names = sgd_states,
-    .states = sgd_state_count,
+    .states = sgd_used,
     .prepare = sgd_prepare,
     .forward = sgd_kernels,
 };

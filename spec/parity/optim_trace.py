@@ -7,7 +7,6 @@ Two parameters, p[3] and q[2,1]. At step t (from 1) the gradient of p[i] (i from
 has no gradient in steps 1 to 3, so that it counts its own updates; then it is [t / 2 - 3, -t / 8].
 """
 import torch
-from torch.optim import SGD, Adam, AdamW
 
 CASES = [
     ("SGD", dict(lr=0.1)),
@@ -20,13 +19,25 @@ CASES = [
     ("Adam", dict(lr=0.05, betas=(0.5, 0.6), amsgrad=True)),
     ("AdamW", dict(lr=0.05)),
     ("AdamW", dict(lr=0.05, betas=(0.5, 0.6), weight_decay=0.2, amsgrad=True)),
+    ("RMSprop", dict(lr=0.05)),
+    ("RMSprop", dict(lr=0.05, alpha=0.8, eps=1e-3, weight_decay=0.1, momentum=0.5)),
+    ("RMSprop", dict(lr=0.05, centered=True)),
+    ("RMSprop", dict(lr=0.05, alpha=0.9, momentum=0.9, centered=True)),
+    ("Adagrad", dict(lr=0.1)),
+    ("Adagrad", dict(lr=0.1, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.5, eps=1e-3)),
+    ("NAdam", dict(lr=0.05)),
+    ("NAdam", dict(lr=0.05, betas=(0.5, 0.6), eps=1e-3, weight_decay=0.1, momentum_decay=0.1)),
+    ("NAdam", dict(lr=0.05, weight_decay=0.1, decoupled_weight_decay=True)),
+    ("RAdam", dict(lr=0.05)),
+    ("RAdam", dict(lr=0.05, betas=(0.5, 0.8), eps=1e-3, weight_decay=0.1)),
+    ("RAdam", dict(lr=0.05, betas=(0.5, 0.9), weight_decay=0.1, decoupled_weight_decay=True)),
 ]
 
 
 def trace(kind, options):
     p = torch.nn.Parameter(torch.tensor([1.0, -2.0, 0.5]))
     q = torch.nn.Parameter(torch.tensor([[0.25], [-1.5]]))
-    optim = {"SGD": SGD, "Adam": Adam, "AdamW": AdamW}[kind]([p, q], foreach=False, **options)
+    optim = getattr(torch.optim, kind)([p, q], foreach=False, **options)
     for t in range(1, 11):
         p.grad = torch.tensor([t * i % 5 - 1.75 for i in (1, 2, 3)])
         q.grad = None if t <= 3 else torch.tensor([[t / 2 - 3], [-t / 8]])

@@ -224,9 +224,10 @@ def clip(params, max_norm):
     return norm
 
 
-def training(kind, options, max_norm=None, groups=False):
+def training(kind, options, max_norm=None, groups=False, absent=()):
     """Ten steps of a small classifier with gr.optim.KIND(options); the rate changes at step 6; losses, norms, and
-    parameters at the end. groups: weights and biases of the second layer at half the rate."""
+    parameters at the end. groups: weights and biases of the second layer at half the rate. absent: steps in which the
+    bias of the second layer has no gradient."""
     seed = 700000 + 1000 * len(ROWS)
 
     def make(dtype):
@@ -246,10 +247,12 @@ def training(kind, options, max_norm=None, groups=False):
             opt.zero_grad()
             loss = nn.functional.cross_entropy(model(x), target)
             loss.backward()
+            if step in absent:
+                params[3].grad = None
             norms.append(clip(params, max_norm if max_norm is not None else math.inf))
             opt.step()
             losses.append(loss.detach())
         return {"losses": result(torch.stack(losses)), "norms": result(torch.stack(norms)),
                 "params": [result(p) for p in params]}
 
-    row("training", make, optim=kind, options=options, max_norm=max_norm, groups=groups, seed=seed)
+    row("training", make, optim=kind, options=options, max_norm=max_norm, groups=groups, absent=list(absent), seed=seed)
