@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "parallel.h"
+#include "rows.h"
 
 /* The loop of an elementwise kernel wants contiguous runs of its own types. Operands that are such already
  * are passed as they are (direct); a single value is spread over one buffer once (constant); everything
@@ -149,9 +150,11 @@ typedef struct iter_plan {
     int64_t total, piece, block;
     iter_operand op[ITER_OPERANDS];
     gri_loop loop;
+    gri_fold_run fold; /* NULL: the results are stored */
+    double *sums;      /* of the pieces, with fold */
     const void *attrs;
     gri_mode mode;
-    bool any; /* the loop takes any n */
+    bool any, direct; /* the loop takes any n; every operand is as it lies in memory */
 } iter_plan;
 
 static void iter_operand_set(iter_plan *p, int i, const gr_tensor *t, gr_dtype type, const gr_tensor *out) {
@@ -190,8 +193,8 @@ static void iter_strides(iter_plan *p, gr_tensor *const *t, const gr_tensor *out
 
 /* ---- running -------------------------------------------------------------------------------------------- */
 
-/* n elements from position at on: whole lanes, or at most ITER_BLOCK. */
-static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t n) {
+/* n elements from position at on: whole lanes, or at most ITER_BLOCK. Returns what fold makes of them, or 0. */
+static double iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t n) {
     void *run[ITER_OPERANDS];
     int64_t padded = p->any ? n : iter_padded(n);
     for (int i = 0; i < p->n; i++) {
@@ -200,7 +203,7 @@ static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t 
         bool direct = o->how == ITER_DIRECT && n == padded;
         run[i] = b->run[i];
         if (i < p->n_out) {
-            if (direct && p->mode == GRI_SET) run[i] = there;
+            if (direct && p->mode == GRI_SET && !p->fold) run[i] = there;
             continue;
         }
         if (direct) run[i] = there;
@@ -210,6 +213,7 @@ static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t 
         if (n < padded) iter_spread((char *)run[i] + n * o->size, run[i], o->size, padded - n);
     }
     p->loop(padded, run, p->attrs);
+    if (p->fold) return p->fold(n, run[0]);
     for (int i = 0; i < p->n_out; i++) {
         const iter_operand *o = &p->op[i];
         char *there = o->view.data + at * o->size;
@@ -217,10 +221,12 @@ static void iter_block(const iter_plan *p, iter_buffers *b, int64_t at, int64_t 
         if (o->how == ITER_GATHER) gri_scatter(&o->view, at, n, o->type, run[i], p->mode);
         else gri_copy_run(o->type, there, run[i], n, p->mode);
     }
+    return 0;
 }
 
-static void iter_span(const iter_plan *p, int64_t from, int64_t to) {
+static double iter_span(const iter_plan *p, int64_t from, int64_t to) {
     iter_buffers b;
+    double sum = 0;
     for (int i = p->n_out; i < p->n; i++) {
         const iter_operand *o = &p->op[i];
         if (o->how != ITER_CONSTANT) continue;
@@ -235,9 +241,10 @@ static void iter_span(const iter_plan *p, int64_t from, int64_t to) {
             iter_block(p, &b, at, n - tail);
             iter_block(p, &b, at + n - tail, tail);
         } else {
-            iter_block(p, &b, at, n);
+            sum += iter_block(p, &b, at, n);
         }
     }
+    return sum;
 }
 
 static void iter_piece(void *arg, int64_t piece) {
@@ -246,37 +253,97 @@ static void iter_piece(void *arg, int64_t piece) {
     iter_span(p, from, to < p->total ? to : p->total);
 }
 
+/* All but how the work is cut. */
+static void iter_plan_set(iter_plan *p, const gri_call *c, gr_tensor *out, gri_loop loop, gr_dtype real_type,
+                          const gr_dtype *types, int cost) {
+    gr_tensor *t[ITER_OPERANDS];
+    bool gather = false;
+    p->n_out = c->n_out;
+    p->n = c->n_out + c->n_in;
+    p->direct = c->mode == GRI_SET;
+    for (int i = 0; i < p->n; i++) {
+        t[i] = i == 0 ? out : i < c->n_out ? c->out[i] : c->in[i - c->n_out];
+        iter_operand_set(p, i, t[i], types ? types[i] : real_type, out);
+        if (p->op[i].how != ITER_DIRECT) p->direct = false;
+        if (p->op[i].how == ITER_GATHER) gather = true;
+    }
+    if (gather) iter_strides(p, t, out);
+    p->total = out->numel;
+    p->loop = loop;
+    p->fold = NULL;
+    p->attrs = c->attrs;
+    p->mode = c->mode;
+    p->any = cost & GRI_ANY_N;
+}
+
 gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, int cost) {
-    gr_tensor *t[ITER_OPERANDS], *out = c->out[0];
-    bool direct = c->mode == GRI_SET, gather = false;
+    gr_tensor *out = c->out[0];
     iter_plan p;
     if (out->numel <= ITER_BLOCK && iter_small(c, loop, real_type, types, cost & GRI_ANY_N)) return GR_OK;
     if (out->numel == 0) return GR_OK;
-    p.n_out = c->n_out;
-    p.n = c->n_out + c->n_in;
-    for (int i = 0; i < p.n; i++) {
-        t[i] = i < c->n_out ? c->out[i] : c->in[i - c->n_out];
-        iter_operand_set(&p, i, t[i], types ? types[i] : real_type, out);
-        if (p.op[i].how != ITER_DIRECT) direct = false;
-        if (p.op[i].how == ITER_GATHER) gather = true;
-    }
-    if (gather) iter_strides(&p, t, out);
-    p.total = out->numel;
-    p.loop = loop;
-    p.attrs = c->attrs;
-    p.mode = c->mode;
-    p.any = cost & GRI_ANY_N;
+    iter_plan_set(&p, c, out, loop, real_type, types, cost);
     int64_t nanoseconds = p.total * (cost & ~GRI_ANY_N) / 1000;
     if (nanoseconds < 20000 || c->ctx->threads == 1) {
-        p.block = direct ? p.total : ITER_BLOCK;
+        p.block = p.direct ? p.total : ITER_BLOCK;
         iter_span(&p, 0, p.total);
         return GR_OK;
     }
     int64_t pieces = nanoseconds / 8000, most = 8 * (int64_t)c->ctx->threads;
     if (pieces > most) pieces = most;
     p.piece = (p.total / pieces + ITER_BLOCK) & ~(int64_t)(ITER_BLOCK - 1);
-    p.block = direct ? p.piece : ITER_BLOCK;
+    p.block = p.direct ? p.piece : ITER_BLOCK;
     gri_parallel(c->ctx, (p.total + p.piece - 1) / p.piece, iter_piece, &p);
+    return gri_poll(c->ctx);
+}
+
+/* ---- sums ----------------------------------------------------------------------------------------------- */
+
+#define ITER_SEGMENT (32 * ITER_BLOCK)
+
+static void iter_sum_pieces(void *arg, int64_t from, int64_t to) {
+    const iter_plan *p = arg;
+    for (int64_t k = from; k < to; k++) {
+        int64_t end = p->total - k * ITER_SEGMENT < ITER_SEGMENT ? p->total : (k + 1) * ITER_SEGMENT;
+        p->sums[k] = iter_span(p, k * ITER_SEGMENT, end);
+    }
+}
+
+/* At most ITER_BLOCK elements as they lie in memory, for a loop that takes any n: true if it is so, and done. */
+static bool iter_small_sum(const gri_call *c, gri_loop loop, gri_fold_run fold, gr_dtype real_type, double *sum) {
+    _Alignas(64) char results[ITER_BLOCK * 8];
+    iter_runs r;
+    if (!iter_runs_set(&r, c, real_type, NULL) || r.constant) return false;
+    r.run[0] = results;
+    loop(r.total, r.run, c->attrs);
+    *sum = fold(r.total, results);
+    return true;
+}
+
+gr_status gri_map_sum(gri_call *c, const gri_spec *shape, gri_loop loop, gri_fold_run fold, gr_dtype real_type,
+                      int cost, double *sum) {
+    gr_tensor whole = {.dtype = (uint8_t)real_type, .rank = (uint8_t)shape->rank, .contiguous = 1};
+    gri_call all = *c;
+    iter_plan p;
+    double one;
+    size_t capacity = 0;
+    whole.numel = gri_product(shape->rank, shape->dims);
+    *sum = 0;
+    if (whole.numel == 0) return GR_OK;
+    all.n_out = 1;
+    all.out[0] = &whole;
+    bool small = whole.numel <= ITER_BLOCK && (cost & GRI_ANY_N);
+    if (small && iter_small_sum(&all, loop, fold, real_type, sum)) return GR_OK;
+    memcpy(whole.dims, shape->dims, sizeof whole.dims);
+    gri_row_major(shape->rank, whole.dims, whole.strides);
+    iter_plan_set(&p, &all, &whole, loop, real_type, NULL, cost);
+    p.fold = fold;
+    p.block = ITER_BLOCK;
+    int64_t pieces = (p.total + ITER_SEGMENT - 1) / ITER_SEGMENT;
+    p.sums = pieces == 1 ? &one : gri_block_new(c->ctx, (size_t)pieces * sizeof *p.sums, &capacity);
+    if (!p.sums) return gr_fail(c->ctx, GR_ERR_MEMORY, "no memory for %lld partial sums", (long long)pieces);
+    gri_rows(c->ctx, pieces, ITER_SEGMENT * (int64_t)(cost & ~GRI_ANY_N) / 1000, iter_sum_pieces, &p);
+    for (int64_t k = 0; k < pieces; k++) *sum += p.sums[k];
+    if (capacity) gri_block_delete(c->ctx, p.sums, capacity);
     return gri_poll(c->ctx);
 }
 

@@ -25,6 +25,13 @@ typedef void (*gri_loop)(int64_t n, void *const *p, const void *attrs);
  * computing dtype real_type. */
 gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, int cost);
 
+/* One number from a loop with one output: its results, one for each element of `shape`, to which c's inputs
+ * broadcast, are not kept, but taken block by block by fold(n, results), whose sums are added up in an order that
+ * depends on the shape alone. */
+typedef double (*gri_fold_run)(int64_t n, const void *run);
+gr_status gri_map_sum(gri_call *c, const gri_spec *shape, gri_loop loop, gri_fold_run fold, gr_dtype real_type,
+                      int cost, double *sum);
+
 /* dst += or = src, broadcasting src and converting: what gri_copy does where it knows no faster way. */
 gr_status gri_convert(gr_ctx *ctx, gr_tensor *dst, const gr_tensor *src, gri_mode mode);
 

@@ -409,7 +409,7 @@ static gr_status layer_call(gr_layer *l, int n_in, gr_tensor *const *given, gr_t
     }
     GR_TRY(layer_take(l, n_in, given, in, &n_in));
     if (!l->kind->op) return l->kind->forward(l, n_in, in, out);
-    GR_TRY(gr_apply(ctx, l->kind->op, 1, in, l->attrs, made));
+    GR_TRY(gr_apply(ctx, l->kind->op, n_in, in, l->attrs, made));
     for (int i = 1; i < gr_op_outputs(l->kind->op); i++) gr_release(made[i]);
     out[0] = made[0];
     return GR_OK;

@@ -40,7 +40,7 @@ struct gr_layer_kind {
     /* in[0..inputs), NULL where absent, to out[0..outputs), +1 each. */
     gr_status (*forward)(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out);
     int (*describe)(const gr_layer *l, char *buf, size_t size); /* "784→256"; NULL: nothing to say */
-    const gr_op *op; /* instead of init and forward: one input through one op, whose attributes are the layer's and
+    const gr_op *op; /* instead of init and forward: the inputs through one op, whose attributes are the layer's and
                         whose first output is the layer's */
     const gr_info *call; /* inputs: their names; attrs: options of a call, for forward in l->call. NULL: none */
     int inputs;      /* how many tensors forward takes; 0 means 1 */

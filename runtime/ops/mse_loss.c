@@ -1,39 +1,8 @@
 /* Mean squared error: d² with d = x - y, element by element; their mean, their sum, or all of them.
  *
  * dx = 2 g d, dy = -2 g d, where g is the gradient arriving, over the number of elements for the mean. Inputs
- * are kept. mse_loss_backward(g, x, y; scale) = scale g (x - y) is an op of its own. Squares are added up in
- * double, in segments that do not depend on the threads.
- *
- * Shapes must be equal: broadcasting [n] against [n,1] would give n² differences, and a loss that falls without
- * the network learning anything. */
-#include "iter.h"
-#include "parallel.h"
-#include "vmath.h"
-
-#define MSE_LOSS_SEGMENT 32768 /* elements: some 4 us */
-#define MSE_LOSS_BRIEF 200000  /* elements for which no worker is woken */
-
-typedef enum mse_loss_words { MSE_LOSS_MEAN, MSE_LOSS_SUM, MSE_LOSS_NONE } mse_loss_words;
-typedef struct mse_loss_attrs { int64_t reduction; } mse_loss_attrs;
-
-typedef struct mse_loss_job {
-    const real *x, *y;
-    int64_t n;
-    double *sums; /* one for each segment */
-} mse_loss_job;
-
-static gr_status mse_loss_shape(gri_call *c) {
-    const gr_tensor *x = c->in[0], *y = c->in[1];
-    GR_TRY(gri_want_float(c, 0));
-    GR_TRY(gri_want_float(c, 1));
-    if (!gri_same_dims(x->rank, x->dims, y->rank, y->dims))
-        return gr_fail(c->ctx, GR_ERR_SHAPE,
-                       "x is %s, but y is %s: the shapes must be equal; reshape or expand one of them",
-                       gri_tensor_text(x), gri_tensor_text(y));
-    c->spec[0] = gri_spec_of(x);
-    if (((const mse_loss_attrs *)c->attrs)->reduction != MSE_LOSS_NONE) c->spec[0].rank = 0;
-    return GR_OK;
-}
+ * are kept. mse_loss_backward(g, x, y; scale) = scale g (x - y) is an op of its own. */
+#include "loss.h"
 
 static void mse_loss_loop(int64_t n, void *const *p, const void *attrs) {
     real *loss = p[0];
@@ -43,53 +12,17 @@ static void mse_loss_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) loss[i] = (x[i] - y[i]) * (x[i] - y[i]);
 }
 
-static void mse_loss_piece(void *arg, int64_t piece) {
-    mse_loss_job *j = arg;
-    int64_t from = piece * MSE_LOSS_SEGMENT, n = j->n - from < MSE_LOSS_SEGMENT ? j->n - from : MSE_LOSS_SEGMENT;
-    const real *x = j->x + from, *y = j->y + from;
-    double s = 0;
-#pragma omp simd reduction(+ : s)
-    for (int64_t i = 0; i < n; i++) {
-        double d = (double)(x[i] - y[i]);
-        s += d * d;
-    }
-    j->sums[piece] = s;
-}
-
-static gr_status mse_loss_sum(gri_call *c) {
-    const gr_tensor *x = c->in[0];
-    mse_loss_job j = {(const real *)(const void *)x->data, (const real *)(const void *)c->in[1]->data, x->numel,
-                      NULL};
-    int64_t pieces = (j.n + MSE_LOSS_SEGMENT - 1) / MSE_LOSS_SEGMENT;
-    double sum = 0, few[1];
-    size_t capacity = 0;
-    j.sums = pieces <= 1 ? few : gri_block_new(c->ctx, (size_t)pieces * sizeof sum, &capacity);
-    if (!j.sums) return gr_fail(c->ctx, GR_ERR_MEMORY, "no memory for %lld partial sums", (long long)pieces);
-    (j.n <= MSE_LOSS_BRIEF ? gri_parallel_brief : gri_parallel)(c->ctx, pieces, mse_loss_piece, &j);
-    for (int64_t i = 0; i < pieces; i++) sum += j.sums[i];
-    if (j.sums != few) gri_block_delete(c->ctx, j.sums, capacity);
-    if (((const mse_loss_attrs *)c->attrs)->reduction == MSE_LOSS_MEAN) sum /= (double)j.n;
-    *(real *)(void *)c->out[0]->data = (real)sum;
-    return gri_poll(c->ctx);
-}
-
-static gr_status mse_loss_forward(gri_call *c) {
-    if (((const mse_loss_attrs *)c->attrs)->reduction == MSE_LOSS_NONE)
-        return gri_map(c, mse_loss_loop, GRI_REAL, NULL, GRI_EXACT);
-    return gri_dense(c, mse_loss_sum);
-}
+static gr_status mse_loss_forward(gri_call *c) { return gri_loss_run(c, mse_loss_loop, GRI_EXACT); }
 GR_KERNEL(mse_loss);
 
 static gr_status mse_loss_backward_rule(gri_grad *g) {
-    bool mean = ((const mse_loss_attrs *)g->attrs)->reduction == MSE_LOSS_MEAN;
     gr_tensor *x = g->in[0], *y = g->in[1];
-    double scale = mean ? 2 / (double)x->numel : 2;
+    double scale = 2 * gri_loss_scale(x, gri_loss_reduction(g->attrs));
     GR_TRY(gri_emit(g, 0, &gri_op_mse_loss_backward, 3, GRI_TENSORS(g->dy[0], x, y), &scale));
     return gri_emit(g, 1, &gri_op_mse_loss_backward, 3, GRI_TENSORS(g->dy[0], y, x), &scale);
 }
 
-static const gr_attr mse_loss_schema[] = {
-    {"reduction", GR_ATTR_WORD, offsetof(mse_loss_attrs, reduction), .words = "mean sum none"}, GR_ATTR_END};
+static const gr_attr mse_loss_schema[] = {GRI_REDUCTION(gri_loss_attrs), GR_ATTR_END};
 
 static const gr_case mse_loss_cases[] = {
     {.in = "2,2 2,2", .give = "{{1,2},{3,4}}, {{0,4},{3,1}}", .want = "3.5"},
@@ -101,12 +34,11 @@ static const gr_case mse_loss_cases[] = {
     {0}};
 
 GR_OP(mse_loss) = {
-    .info = {.name = "mse_loss", .inputs = "x y", .attrs = mse_loss_schema, .attr_size = sizeof(mse_loss_attrs),
+    .info = {.name = "mse_loss", .inputs = "x y", .attrs = mse_loss_schema, .attr_size = sizeof(gri_loss_attrs),
              .cases = mse_loss_cases,
              .doc = "Squared differences of two tensors of one shape. reduction: \"mean\", \"sum\" or \"none\"."},
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
-    .sets_only = true,
-    .shape = mse_loss_shape,
+    .shape = gri_loss_shape,
     .forward = mse_loss_kernels,
     .backward = mse_loss_backward_rule,
 };
