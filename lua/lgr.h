@@ -138,6 +138,7 @@ void lgr_open_grad(lua_State *L, lgr_state *st);
 void lgr_open_data(lua_State *L, lgr_state *st);
 void lgr_open_memory(lua_State *L, lgr_state *st);
 void lgr_open_system(lua_State *L, lgr_state *st);
+void lgr_open_args(lua_State *L, lgr_state *st);
 void lgr_open_describe(lua_State *L, lgr_state *st);
 void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list); /* into the table on top */
 

@@ -27,7 +27,9 @@ static int args_distance(const char *a, const char *b) {
     return d[n % 3][m];
 }
 
-int lgr_unknown(lua_State *L, const char *who, const char *what, const char *name, const char *names) {
+/* Pushes "who: unknown WHAT 'name'", and the name that may be meant, or all of them. */
+static const char *args_unknown(lua_State *L, const char *who, const char *what, const char *name,
+                                const char *names) {
     char best[40] = "", word[40];
     int least = 3; /* at most two slips */
     for (const char *p = names; *p;) {
@@ -43,11 +45,26 @@ int lgr_unknown(lua_State *L, const char *who, const char *what, const char *nam
         }
         p += n + (p[n] == ' ');
     }
-    if (*best) return luaL_error(L, "%s: unknown %s '%s' (did you mean '%s'?)", who, what, name, best);
+    if (*best) return lua_pushfstring(L, "%s: unknown %s '%s' (did you mean '%s'?)", who, what, name, best);
     if (*names && strlen(names) < 200)
-        return luaL_error(L, "%s: unknown %s '%s' (known: %s)", who, what, name, names);
-    return luaL_error(L, "%s: unknown %s '%s'", who, what, name);
+        return lua_pushfstring(L, "%s: unknown %s '%s' (known: %s)", who, what, name, names);
+    return lua_pushfstring(L, "%s: unknown %s '%s'", who, what, name);
 }
+
+int lgr_unknown(lua_State *L, const char *who, const char *what, const char *name, const char *names) {
+    return luaL_error(L, "%s", args_unknown(L, who, what, name, names));
+}
+
+/* gr.unknown(who, what, name, names) -> the text of such an error, for modules written in Lua */
+static int args_unknown_text(lua_State *L) {
+    const char *who = luaL_checkstring(L, 1), *what = luaL_checkstring(L, 2), *name = luaL_checkstring(L, 3);
+    args_unknown(L, who, what, name, luaL_checkstring(L, 4));
+    return 1;
+}
+
+static const luaL_Reg args_functions[] = {{"unknown", args_unknown_text}, {0}};
+
+void lgr_open_args(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, args_functions); }
 
 int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods) {
     lua_pushstring(L, names);

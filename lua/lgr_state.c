@@ -325,6 +325,7 @@ static int lgr_fill(lua_State *L, lgr_state *st) {
     lgr_open_data(L, st);
     lgr_open_memory(L, st);
     lgr_open_system(L, st);
+    lgr_open_args(L, st);
     lgr_open_describe(L, st);
     lua_insert(L, -2);
     lua_rawsetp(L, LUA_REGISTRYINDEX, &lgr_key_state); /* known only when whole */

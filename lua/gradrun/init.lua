@@ -12,6 +12,7 @@ gr.rand, gr.randn, gr.randperm = gr.uniform, gr.normal, gr.permutation
 gr.bce_with_logits = gr.binary_cross_entropy_with_logits
 gr.nn.functional.bce_with_logits = gr.bce_with_logits
 
+gr.nn.init = require "gradrun.initialisers"
 gr.data = require "gradrun.data"
 gr.save, gr.load = require("gradrun.checkpoint").save, require("gradrun.checkpoint").load
 gr.diff = require("gradrun.diff").new

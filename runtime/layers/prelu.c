@@ -15,10 +15,7 @@ static gr_status PReLU_init(gr_layer *l) {
     if (a->num_parameters < 1)
         return gr_fail(ctx, GR_ERR_ARG, "num_parameters = %lld: expected at least 1", (long long)a->num_parameters);
     GR_TRY(gri_layer_param(l, "weight", 1, &a->num_parameters, &weight));
-    bool was = gr_set_grad_enabled(ctx, false);
-    gr_status s = gr_tensor_fill(weight, a->init);
-    gr_set_grad_enabled(ctx, was);
-    return s;
+    return gri_fill_(weight, a->init);
 }
 
 static gr_status PReLU_forward(gr_layer *l, int n_in, gr_tensor *const *in, gr_tensor **out) {

@@ -3,9 +3,9 @@
  *     z = Φ⁻¹(Φ(α) + u (Φ(β) - Φ(α))),  u uniform in (0, 1): 32 random bits in f32, 53 in f64 (random.h).
  *
  * Φ near 1 has no digits for its distance from 1, so bounds to the right of the mean are mirrored to the left first,
- * where Φ keeps its relative precision: any bounds are right that reach within 36 std of the mean, others are refused.
- * Computed in double for either dtype, and moved into [a, b] where the last rounding left it: 6 ns an element (avx512;
- * avx2 21).
+ * where Φ keeps its relative precision: any bounds are right that reach within 36 std of the mean, others are
+ * refused. Computed in double for either dtype, and moved into [a, b] where the last rounding left it: 6 ns an
+ * element (avx512; avx2 21).
  *
  * No inputs, no derivative. The file is compiled without fused multiply-add, and Φ⁻¹ is plain arithmetic
  * (quantile.h): the same numbers on every CPU, as far as the C library's erfc is the same. */
@@ -71,9 +71,19 @@ static inline double trunc_normal_quantile(double p) {
     return size <= 0.425 ? center : copysign(far, q);
 }
 
+/* The bounds as `real`s within them. */
+static inline real trunc_normal_least(double a) {
+    real least = (real)a;
+    return least < a ? r_nextafter(least, (real)INFINITY) : least;
+}
+static inline real trunc_normal_most(double b) {
+    real most = (real)b;
+    return most > b ? r_nextafter(most, -(real)INFINITY) : most;
+}
+
 static void trunc_normal_draw(void *out, int64_t first, int64_t groups, const void *attrs) {
     const trunc_normal_plan *plan = attrs;
-    real *y = out, a = (real)plan->a.a, b = (real)plan->a.b;
+    real *y = out, a = trunc_normal_least(plan->a.a), b = trunc_normal_most(plan->a.b);
     double mean = plan->a.mean, std = plan->a.std * plan->sign, low = plan->low, span = plan->span;
     for (int64_t g = first; g < first + groups; g++, y += GRI_GROUP) {
         double u[GRI_GROUP];

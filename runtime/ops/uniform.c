@@ -27,7 +27,6 @@ static void uniform_unit(const gri_draw_attrs *a, int64_t group, real *u) {
                 u[p * GRI_GROUP_LANES + j] = gri_unit_f64(w[2 * p][j], w[2 * p + 1][j]);
     }
 }
-#define r_nextafter nextafter
 #else
 static void uniform_unit(const gri_draw_attrs *a, int64_t group, real *u) {
     gri_words w;
@@ -35,7 +34,6 @@ static void uniform_unit(const gri_draw_attrs *a, int64_t group, real *u) {
     for (int p = 0; p < 4; p++)
         for (int j = 0; j < GRI_GROUP_LANES; j++) u[p * GRI_GROUP_LANES + j] = gri_unit_f32(w[p][j]);
 }
-#define r_nextafter nextafterf
 #endif
 
 static void uniform_draw(void *out, int64_t first, int64_t groups, const void *attrs) {
