@@ -280,6 +280,9 @@ static int dict_load_all(lua_State *L) {
     for (int i = 0; i < n; i++) {
         lua_rawgeti(L, 1, i + 1);
         int entry = lua_gettop(L);
+        if (!lua_istable(L, entry))
+            return luaL_error(L, "load_state_dicts: entry %d is a %s, expected {object, dict, name}", i + 1,
+                              luaL_typename(L, entry));
         for (int k = 1; k <= 3; k++) lua_rawgeti(L, entry, k);
         parts[i].object = dict_check_object(L, st, entry + 1);
         parts[i].name = luaL_checkstring(L, entry + 3);
