@@ -151,7 +151,8 @@ void lgr_op_methods(lua_State *L, lgr_state *st);
 void lgr_op_operators(lua_State *L, lgr_state *st); /* arithmetic, into the metatable on top */
 int lgr_tensor_tostring(lua_State *L);
 int lgr_layer_tostring(lua_State *L);
-int lgr_tensor_index(lua_State *L, lgr_state *st);    /* t[i], t[{…}] */
+int lgr_tensor_index(lua_State *L, lgr_state *st);    /* t[i], t[{…}], t[mask], t[positions]: key at 2 */
+int lgr_tensor_assign(lua_State *L, lgr_state *st);   /* the same, with the value at 3 */
 int lgr_tensor_newindex(lua_State *L);
 /* Applies an op with inputs at given stack positions; pushes the result with its anchors. */
 int lgr_apply(lua_State *L, lgr_state *st, const char *name, int n, const int *at, const void *attrs);

@@ -1,4 +1,4 @@
-/* Tensors: making them from Lua values, reading them back, properties, indexing, assignment. */
+/* Tensors: making them from Lua values, reading them back, properties, methods. */
 #include <math.h>
 #include <string.h>
 
@@ -352,117 +352,6 @@ static int tensor_is_leaf(lua_State *L) {
     return 1;
 }
 
-/* ---- indexing ------------------------------------------------------------------------------------------- */
-
-/* view = op(view; dim, ...) with the previous one released. The ops' attributes are found by name. */
-static gr_status tensor_step(lgr_state *st, gr_tensor **view, const char *op, int n, const char *const *names,
-                             const int64_t *values) {
-    uint64_t attrs[32];
-    const gr_op *o = gr_op_find(op);
-    const gr_info *info = gr_op_info(o);
-    gr_tensor *next;
-    gr_attrs_default(info, attrs);
-    for (int i = 0; i < n; i++)
-        memcpy((char *)attrs + lgr_find_attr(info, names[i])->offset, &values[i], sizeof *values);
-    gr_status s = gr_apply(st->ctx, o, 1, view, attrs, &next);
-    if (s != GR_OK) return s;
-    gr_release(*view);
-    *view = next;
-    return GR_OK;
-}
-
-typedef struct tensor_index_entry {
-    int parts; /* 0: all; 1: one position; 2: from, to; 3: and a step */
-    int64_t v[3];
-} tensor_index_entry;
-
-static int64_t tensor_check_position(lua_State *L, int i) {
-    int ok;
-    lua_Integer v = lua_tointegerx(L, i, &ok);
-    if (!ok) luaL_error(L, "index: a position is a %s, expected a whole number", luaL_typename(L, i));
-    if (v == 0) luaL_error(L, "index: positions count from 1 (or from the end: -1)");
-    return v > 0 ? v - 1 : v;
-}
-
-/* t[i] or t[{1, {2, 5}, {}}]: entries from the key at `key`. */
-static int tensor_read_index(lua_State *L, int key, tensor_index_entry *e) {
-    if (lua_type(L, key) == LUA_TNUMBER) {
-        e[0] = (tensor_index_entry){.parts = 1, .v = {tensor_check_position(L, key)}};
-        return 1;
-    }
-    int n = (int)lua_rawlen(L, key);
-    if (n > GR_MAX_RANK) luaL_error(L, "index: %d entries, at most %d are possible", n, GR_MAX_RANK);
-    for (int k = 0; k < n; k++) {
-        e[k] = (tensor_index_entry){.v = {0, -1, 1}};
-        lua_rawgeti(L, key, k + 1);
-        if (lua_istable(L, -1)) {
-            int parts = (int)lua_rawlen(L, -1);
-            if (parts == 1 || parts > 3)
-                luaL_error(L, "index: entry %d has %d numbers; {}, {from, to} or {from, to, step} are expected",
-                           k + 1, parts);
-            e[k].parts = parts;
-            for (int p = 0; p < parts; p++) {
-                lua_rawgeti(L, -1, p + 1);
-                e[k].v[p] = p < 2 ? tensor_check_position(L, -1) : luaL_checkinteger(L, -1);
-                lua_pop(L, 1);
-            }
-        } else {
-            e[k].parts = 1;
-            e[k].v[0] = tensor_check_position(L, -1);
-        }
-        lua_pop(L, 1);
-    }
-    return n;
-}
-
-/* The view the entries name (+1). */
-static gr_status tensor_take(lgr_state *st, gr_tensor *t, int n, const tensor_index_entry *e, gr_tensor **out) {
-    static const char *const at_select[] = {"dim", "index"}, *const at_slice[] = {"dim", "start", "stop", "step"};
-    gr_tensor *view = gr_retain(t);
-    int64_t dim = 0;
-    gr_status s = GR_OK;
-    if (n > gr_tensor_rank(t))
-        s = gr_fail(st->ctx, GR_ERR_INDEX, "index: %d entries for a tensor of %d dimensions", n, gr_tensor_rank(t));
-    for (int k = 0; s == GR_OK && k < n; k++) {
-        if (e[k].parts == 1) {
-            s = tensor_step(st, &view, "select", 2, at_select, (int64_t[]){dim, e[k].v[0]});
-            continue;
-        }
-        if (e[k].parts >= 2)
-            s = tensor_step(st, &view, "slice", 4, at_slice, (int64_t[]){dim, e[k].v[0], e[k].v[1], e[k].v[2]});
-        dim++;
-    }
-    if (s == GR_OK) *out = view;
-    else gr_release(view);
-    return s;
-}
-
-int lgr_tensor_index(lua_State *L, lgr_state *st) {
-    tensor_index_entry e[GR_MAX_RANK];
-    gr_tensor *t = lgr_check_tensor(L, st, 1), *view;
-    int n = tensor_read_index(L, 2, e);
-    lgr_pressure(L, st);
-    lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
-    if (tensor_take(st, t, n, e, &view) != GR_OK) return lgr_raise(L, st);
-    b->object = view;
-    lgr_anchor_like(L, -1, 1);
-    return 1;
-}
-
-static int tensor_assign(lua_State *L, lgr_state *st) {
-    tensor_index_entry e[GR_MAX_RANK];
-    gr_tensor *t = lgr_check_tensor(L, st, 1), *view, *value = lgr_to_tensor(L, st, 3);
-    int n = tensor_read_index(L, 2, e);
-    if (!value && lua_type(L, 3) != LUA_TNUMBER)
-        return luaL_error(L, "assignment: %s, expected a number or a tensor", luaL_typename(L, 3));
-    double number = value ? 0 : lua_tonumber(L, 3);
-    gr_status s = tensor_take(st, t, n, e, &view);
-    if (s != GR_OK) return lgr_raise(L, st);
-    s = value ? gr_tensor_copy(view, value) : gr_tensor_fill(view, number);
-    gr_release(view);
-    return s == GR_OK ? 0 : lgr_raise(L, st);
-}
-
 /* ---- properties ----------------------------------------------------------------------------------------- */
 
 #define TENSOR_PROPERTIES "shape dtype rank requires_grad grad name"
@@ -471,8 +360,7 @@ static int tensor_assign(lua_State *L, lgr_state *st) {
 static int tensor_index(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     if (lua_type(L, 2) != LUA_TSTRING) {
-        if (lua_type(L, 2) == LUA_TNUMBER || lua_istable(L, 2)) return lgr_tensor_index(L, st);
-        return luaL_error(L, "a tensor cannot be indexed with a %s", luaL_typename(L, 2));
+        return lgr_tensor_index(L, st);
     }
     lua_pushvalue(L, 2);
     if (lua_rawget(L, lua_upvalueindex(2)) != LUA_TNIL) return 1;
@@ -490,7 +378,7 @@ static int tensor_index(lua_State *L) {
 
 int lgr_tensor_newindex(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    if (lua_type(L, 2) != LUA_TSTRING) return tensor_assign(L, st);
+    if (lua_type(L, 2) != LUA_TSTRING) return lgr_tensor_assign(L, st);
     const char *key = lua_tostring(L, 2);
     gr_tensor *t = lgr_check_tensor(L, st, 1);
     gr_status s;

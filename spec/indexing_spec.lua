@@ -167,3 +167,51 @@ describe("one_hot", function()
     assert.error_matches(function() gr.one_hot(gr.ones(2), 3) end, "the classes are f32%[2%], expected i64 or u8")
   end)
 end)
+
+describe("t[k] with a tensor", function()
+  local function x() return gr.range(1, 6):to("f32"):view(2, 3) end
+  local rows, mask = i64 { 2, 1 }, gr.tensor({ 0, 1 }, "u8")
+
+  it("reads elements and rows", function()
+    local t = x()
+    assert.same({ 4, 5, 6 }, t[t:gt(3)]:totable())
+    assert.same({ { 4, 5, 6 } }, t[mask]:totable())
+    assert.same({ { 4, 5, 6 }, { 1, 2, 3 } }, t[rows]:totable())
+    local w = gr.ones({ 2, 3 }, { requires_grad = true });
+    (w[mask]:sum() + w[rows]:sum()):backward()
+    assert.same({ { 1, 1, 1 }, { 2, 2, 2 } }, w.grad:totable())
+  end)
+
+  it("assigns them", function()
+    local t = x()
+    t[t:gt(4)] = 0
+    assert.same({ { 1, 2, 3 }, { 4, 0, 0 } }, t:totable())
+    t[t:eq(0)] = gr.tensor { 7, 8 }
+    assert.same({ { 1, 2, 3 }, { 4, 7, 8 } }, t:totable())
+    t[mask] = gr.tensor { 5, 6, 7 }
+    assert.same({ { 1, 2, 3 }, { 5, 6, 7 } }, t:totable())
+    t[gr.tensor({ 1, 1 }, "u8")] = gr.tensor { { 1, 1, 1 }, { 2, 2, 2 } }
+    assert.same({ { 1, 1, 1 }, { 2, 2, 2 } }, t:totable())
+    t[rows] = gr.tensor({ { 1, 2, 3 }, { 4, 5, 6 } }, "f64")
+    assert.same({ { 4, 5, 6 }, { 1, 2, 3 } }, t:totable())
+    t[i64 { 1 }] = 9
+    assert.same({ { 9, 9, 9 }, { 1, 2, 3 } }, t:totable())
+  end)
+
+  it("says what does not fit", function()
+    local t = x()
+    assert.error_matches(function() return t[gr.ones({ 3 }, "u8")] end, "neither the tensor's shape nor one entry for each")
+    assert.error_matches(function() return t[gr.ones(2)] end, "index: a tensor of dtype f32; a mask %(u8%) or positions %(i64%)")
+    assert.error_matches(function() return t[gr.ones({ 2, 1 }, "i64")] end, "positions in 2 dimensions, expected one")
+    assert.error_matches(function() return t[i64 { 3 }] end, "position 3 .* is outside dimension 1 of %[2,3%]")
+    assert.error_matches(function() t[i64 { 0 }] = 1 end, "positions count from 1")
+    assert.error_matches(function() t[t:gt(0)] = gr.ones(3) end, "the mask selects 6 elements, the value has 3")
+    assert.error_matches(function() t[i64 { 1 }] = gr.ones(2) end, "does not expand to")
+    assert.error_matches(function() t[mask] = "a" end, "assignment: string, expected a number or a tensor")
+    assert.error_matches(function() return t[true] end, "a tensor cannot be indexed with a boolean")
+    assert.error_matches(function() return gr.tensor(1)[mask] end, "a scalar has no positions")
+    local w = gr.ones({ 2, 3 }, { requires_grad = true })
+    assert.error_matches(function() w[mask] = 1 end, "in place while gradients are recorded")
+    assert.same({ { 1, 2, 3 }, { 4, 5, 6 } }, t:totable())
+  end)
+end)

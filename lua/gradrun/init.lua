@@ -13,6 +13,7 @@ gr.bce_with_logits = gr.binary_cross_entropy_with_logits
 gr.nn.functional.bce_with_logits = gr.bce_with_logits
 
 gr.nn.init = require "gradrun.initialisers"
+require "gradrun.views"
 gr.data = require "gradrun.data"
 gr.save, gr.load = require("gradrun.checkpoint").save, require("gradrun.checkpoint").load
 gr.diff = require("gradrun.diff").new
