@@ -2,12 +2,15 @@
  * call must not touch untouched. Built on a core without free lists, where each allocation is the allocator's.
  *
  * Op cases run through Lua (spec/support/fault.lua), which reads them from the descriptors; a whole training step,
- * and steps whose failure must change nothing, run in C; and a script runs while Lua's own allocations fail too. */
+ * and steps whose failure must change nothing, run in C; a script runs, and checkpoints are saved and loaded, while
+ * Lua's own allocations fail too. */
 #include "model.h"
 
 #include <lauxlib.h>
 #include <lualib.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* ---- an allocator that fails when told ---------------------------------------------------------------------- */
 
@@ -252,6 +255,100 @@ static void script_survives(void **unused) {
     assert_true(failures > 500);
 }
 
+/* ---- checkpoints ---------------------------------------------------------------------------------------------- */
+
+static const char checkpoint_script[] =
+    "local gr = require 'gradrun'\n"
+    "local nn = gr.nn\n"
+    "local counter = {}\n"
+    "counter.__index = counter\n"
+    "function counter:state_dict() return {n = self.n} end\n"
+    "function counter:load_state_dict(state) self.n = state.n end\n"
+    "local function make(seed, steps)\n"
+    "  gr.manual_seed(seed)\n"
+    "  local net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))\n"
+    "  local opt = gr.optim.AdamW(net:parameters(), {lr = 0.01 * seed})\n"
+    "  for _ = 1, steps do\n"
+    "    opt:zero_grad()\n"
+    "    net(gr.randn(4, 2)):sum():backward()\n"
+    "    opt:step()\n"
+    "  end\n"
+    "  return {model = net, optimizer = opt, counter = setmetatable({n = seed}, counter)}\n"
+    "end\n"
+    "local a, b, first = make(1, 2), make(2, 3), make(2, 3)\n"
+    "gr.save(path .. '.first', first)\n"
+    "local function is(t, u)\n"
+    "  local diff = gr.diff({t.model, t.optimizer}, {u.model, u.optimizer})\n"
+    "  return diff.equal\n"
+    "end\n"
+    "function save() assert(gr.save(path, {a, b, list = {1, 2.5, 'x', {y = gr.ones(3)}}})) end\n"
+    "function load()\n"
+    "  assert(gr.load(path .. '.first', {model = a.model, optimizer = a.optimizer, counter = a.counter}))\n"
+    "end\n"
+    "function check_save()\n"
+    "  assert(not io.open(path .. '.saving'))\n"
+    "  local back = assert(gr.load(path))\n"
+    "  assert(back == 'earlier' or is(back[1], a) and is(back[2], b) and back.list[4].y)\n"
+    "  assert(gr.save(path, 'earlier'))\n"
+    "end\n"
+    "local original = make(1, 2)\n"
+    "function check_load(whole)\n"
+    "  local loaded = is(a, first)\n"
+    "  assert(loaded or is(a, original))\n"
+    "  assert(not whole or a.counter.n == (loaded and 2 or 1))\n"
+    "  a.model:load_state_dict(original.model:state_dict())\n"
+    "  a.optimizer:load_state_dict(original.optimizer:state_dict())\n"
+    "  a.counter.n = 1\n"
+    "end\n"
+    "assert(gr.save(path, 'earlier'))\n";
+
+static void called(gr_runtime *rt, const char *name, bool argument) {
+    gr_value v = gr_value_bool(argument);
+    if (gr_call(rt, name, 1, &v, 0, NULL) != GR_OK) fail_msg("%s: %s", name, gr_runtime_errmsg(rt));
+}
+
+/* A save that fails leaves the earlier file whole; a load that fails leaves the objects as they were. Where memory is
+ * back at once, objects of scripts, too: putting those back may itself take some. */
+static void checkpoint_survives(void **unused) {
+    (void)unused;
+    static const char *const calls[][2] = {{"save", "check_save"}, {"load", "check_load"}};
+    char path[64], first[80];
+    fault f = {0};
+    gr_runtime_config cfg;
+    gr_runtime *rt;
+    strcpy(path, access("/dev/shm", W_OK) == 0 ? "/dev/shm/gradrun-fault-XXXXXX" : "/tmp/gradrun-fault-XXXXXX");
+    close(mkstemp(path));
+    snprintf(first, sizeof first, "%s.first", path);
+    gr_runtime_config_init(&cfg);
+    cfg.alloc = fault_alloc;
+    cfg.alloc_ud = &f;
+    cfg.threads = 1;
+    gr_value name = gr_value_string(path);
+    assert_int_equal(gr_open(&cfg, &rt), GR_OK);
+    assert_int_equal(gr_set_global(rt, "path", &name), GR_OK);
+    if (gr_run_buffer(rt, "=script", checkpoint_script, sizeof checkpoint_script - 1) != GR_OK)
+        fail_msg("%s", gr_runtime_errmsg(rt));
+    for (int c = 0; c < 4; c++) {
+        const char *const *call = calls[c / 2];
+        bool forever = c % 2;
+        uint64_t n = 0, failures = 0;
+        do {
+            n += forever ? 1 + n / 100 : 1;
+            fault_arm(&f, n, forever);
+            gr_status s = gr_call(rt, call[0], 0, NULL, 0, NULL);
+            fault_disarm(&f);
+            if (s != GR_OK && !f.fired) fail_msg("%s: %s", call[0], gr_runtime_errmsg(rt));
+            if (s != GR_OK && !strstr(gr_runtime_errmsg(rt), "memory")) fail_msg("%s", gr_runtime_errmsg(rt));
+            failures += s != GR_OK;
+            called(rt, call[1], !forever);
+        } while (f.fired);
+        if (failures < 50) fail_msg("%s: %d failures only", call[0], (int)failures);
+    }
+    assert_int_equal(gr_close(rt), 0);
+    assert_int_equal(f.blocks, 0);
+    assert_int_equal(unlink(path) | unlink(first), 0);
+}
+
 /* ---- op cases ----------------------------------------------------------------------------------------------- */
 
 static fault op_fault;
@@ -309,7 +406,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(training_step_survives),        cmocka_unit_test(failed_backward_changes_nothing),
         cmocka_unit_test(failed_step_changes_nothing),   cmocka_unit_test(failed_clip_changes_nothing),
-        cmocka_unit_test(script_survives),
+        cmocka_unit_test(script_survives),               cmocka_unit_test(checkpoint_survives),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL), n = gr_op_count();
     struct CMUnitTest *ops = calloc((size_t)n, sizeof *ops);
