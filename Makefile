@@ -143,9 +143,10 @@ RACES = parallel_test blas_test contexts_test
 races: $(RACES:%=$B/c/%)
 	@GRADRUN_BUILD=$B sh spec/run.sh $^
 
-check-all: test ## everything again under sanitizers, 100 kills, fuzzers for every reader, races: five minutes
+check-all: test ## everything again under sanitizers, 100 kills, each reader fuzzed for a minute, races: twenty minutes
 	@LIMIT=1500 KILLS=100 GRADRUN_BUILD=$B sh spec/run.sh spec/kill_spec.lua
-	@LIMIT=1500 CALLS=200000 ASAN_OPTIONS=allocator_may_return_null=1 $(MAKE) -s B=$B/asan OPT="-O1 -g" SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" test fuzz
+	@LIMIT=1500 CALLS=200000 FAULTS=all FUZZ_SECONDS=60 ASAN_OPTIONS=allocator_may_return_null=1 \
+	    $(MAKE) -s B=$B/asan OPT="-O1 -g" SAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined" test fuzz
 	@LIMIT=1500 $(MAKE) -s B=$B/tsan OPT="-O1 -g" SAN="-fsanitize=thread" races
 
 PYTHON ?= python3

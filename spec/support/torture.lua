@@ -77,3 +77,38 @@ show("raised", (pcall(function()
 end)))
 show("raised", select(2, pcall(function() m(gr.ones { 2, 7 }) end)))
 show("printed", #tostring(m), #tostring(x), #tostring(opt))
+
+-- layers of several inputs and outputs, a schedule, batches, a checkpoint
+local Reader = nn.layer {
+  name = "Reader",
+  init = function(self)
+    self.embed, self.lstm, self.attend = nn.Embedding(7, 4), nn.LSTM(4, 4), nn.MultiheadAttention(4, 2)
+    self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 7)
+  end,
+  forward = function(self, t)
+    local h = self.lstm(self.embed(t))
+    return self.head(self.norm(h + self.attend(h, h, h)))
+  end,
+}
+local reader = Reader()
+local rate = gr.schedule.plateau(0.05)
+local adam = gr.optim.RAdam(reader:parameters(), { lr = rate, weight_decay = function(step) return step / 1000 end })
+local rows = gr.permutation(24):sub(1):fmod(7):add(1):reshape(8, 3)
+local loader = gr.data.loader({ x = rows, y = rows }, { batch_size = 3, shuffle = true })
+local path = os.tmpname()
+local function pass()
+  for t in loader:batches() do
+    adam:zero_grad()
+    local loss = F.cross_entropy(reader(t:transpose()):reshape(-1, 7), t:transpose():reshape(-1))
+    loss:backward()
+    adam:step()
+    rate:report(loss:item())
+    show("read", loss:item())
+  end
+end
+pass()
+assert(gr.save(path, { reader = reader, adam = adam, loader = loader, rate = rate, mine = { 1, { "two" } } }))
+pass()
+show("rest", assert(gr.load(path, { reader = reader, adam = adam, loader = loader, rate = rate })).mine[2][1])
+pass()
+os.remove(path)
