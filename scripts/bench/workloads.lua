@@ -111,6 +111,14 @@ workload("resnet20", "ResNet-20 with batch norm on 3x32x32, batch 64, SGD moment
   return trainer(m, function() return F.cross_entropy(m(x), y) end, opt)
 end)
 
+local about_char_lstm = "Two-layer LSTM (256) language model, 64 steps x batch 32, vocabulary 96, clip 0.25."
+workload("char_lstm", about_char_lstm, function()
+  local m = nn.Sequential(nn.Embedding(96, 64), nn.LSTM(64, 256, 2), nn.Linear(256, 96))
+  local x, y = classes({ 64, 32 }, 96), classes(64 * 32, 96)
+  local opt = gr.optim.Adam(m:parameters(), { lr = 2e-3 })
+  return trainer(m, function() return F.cross_entropy(m(x):view(-1, 96), y) end, opt, 0.25)
+end)
+
 workload("clip_adamw_10m", "Global-norm clip and AdamW alone over ten 1000x1000 parameters: memory-bound.", function()
   local ps = {}
   for i = 1, 10 do
