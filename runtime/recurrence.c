@@ -4,7 +4,6 @@
 #include "copy.h"
 
 #define RECURRENCE_PIECES 16 /* of a step, if it is large enough */
-#define RECURRENCE_ROWS 12   /* a tile of the product has so many: pieces hold multiples of it */
 #define RECURRENCE_DEPTH 256 /* as many as a panel of the product's kernel */
 #define RECURRENCE_LEAST (1 << 16) /* multiplications in a piece, some 0.7 us */
 
@@ -56,8 +55,7 @@ static void recurrence_cut(recurrence_job *j) {
     j->chunks = (j->hidden + GRI_UNITS - 1) / GRI_UNITS;
     if (want > RECURRENCE_PIECES) want = RECURRENCE_PIECES;
     groups = want / j->chunks > 1 ? want / j->chunks : 1;
-    j->rows = j->batch > 0 ? j->batch : 1;
-    if (groups > 1) j->rows = (j->batch / groups + RECURRENCE_ROWS - 1) / RECURRENCE_ROWS * RECURRENCE_ROWS;
+    j->rows = j->batch > 0 ? (j->batch + groups - 1) / groups : 1;
     j->groups = (j->batch + j->rows - 1) / j->rows;
 }
 
