@@ -1,8 +1,9 @@
 /* Matrix products: which kernel, where to cut. The only file that includes blis.h.
  *
- * Three ways to compute a product, chosen by its shape and strides:
+ * Four ways to compute a product, chosen by its shape and strides:
  *   own    ops/gemm_small.c, tiles: up to middling sizes, and every layout that BLIS must not see;
  *   dots   the same file, sums along k: one side thin and both operands contiguous along k;
+ *   outer  ops/gemm_outer.c: large, both operands by rows of k;
  *   large  BLIS, one thread per piece, on strides that blas_plain has looked at: its typed interface does not
  *          check them.
  * BLIS's own path for small matrices (`sup`) is always off: in 0.9 it reads beyond its operands. Of 6000 random
@@ -15,12 +16,15 @@
 #include <blis.h>
 
 #include "op.h"
+#include "scratch.h"
 
 extern const gri_small_gemm gri_kernel_gemm_small_generic_f32, gri_kernel_gemm_dots_generic_f32;
+extern const gri_outer_gemm gri_kernel_gemm_outer_generic_f32;
 GRI_KERNEL_TABLE(gri_small_gemm, gemm_small)
 GRI_KERNEL_TABLE(gri_small_gemm, gemm_dots)
+GRI_KERNEL_TABLE(gri_outer_gemm, gemm_outer)
 
-typedef enum blas_way { BLAS_OWN, BLAS_DOTS, BLAS_LARGE } blas_way;
+typedef enum blas_way { BLAS_OWN, BLAS_DOTS, BLAS_OUTER, BLAS_LARGE } blas_way;
 
 static int64_t blas_min(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t blas_max(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -71,7 +75,12 @@ static gri_gemm blas_normal(const gri_gemm *given, bool *turned) {
  * and x W^T            own   dots  large
  *   256x1x784          14    50      4
  *   256x4x256          44    67     16
- *   256x10x784         63    78     35 */
+ *   256x10x784         63    78     35
+ * and dy^T x          outer  large   in f64
+ *   1024x64x2048        85    69     44  38
+ *   1024x256x2048      102    95     50  49
+ *   2048x128x512        99    82     49  44
+ *   2048x2048x256      107   104     52  49 */
 static blas_way blas_choose(gri_isa isa, const gri_gemm *g) {
     int64_t volume = g->m * g->n * g->k, thin = blas_min(g->m, g->n);
     if (!blas_plain(g->m, g->k, g->rsa, g->csa) || !blas_plain(g->k, g->n, g->rsb, g->csb) ||
@@ -79,7 +88,8 @@ static blas_way blas_choose(gri_isa isa, const gri_gemm *g) {
         return BLAS_OWN;
     if (thin <= 10 && g->k >= 32 * thin && g->csa == 1 && g->rsb == 1) return BLAS_DOTS;
     if (isa == GRI_GENERIC) return volume <= 32 * 32 * 32 ? BLAS_OWN : BLAS_LARGE;
-    return volume <= 1 << 25 || g->m <= 64 || (g->n <= 128 && g->csa == 1) ? BLAS_OWN : BLAS_LARGE;
+    if (volume <= 1 << 25 || g->m <= 64 || (g->n <= 128 && g->csa == 1)) return BLAS_OWN;
+    return g->rsa == 1 && g->csb == 1 && g->csc == 1 ? BLAS_OUTER : BLAS_LARGE;
 }
 
 static void blas_blis(const gri_gemm *g) {
@@ -120,18 +130,25 @@ static void blas_scale(const gri_gemm *g) {
         }
 }
 
-static void blas_product(gri_isa isa, const gri_gemm *g, blas_way way) {
+/* room: for BLAS_OUTER. */
+static void blas_product(gri_isa isa, const gri_gemm *g, blas_way way, gri_scratch *room) {
     if (g->m == 0 || g->n == 0) return;
     if (g->k == 0) blas_scale(g);
     else if (way == BLAS_OWN) blas_own(isa, g);
     else if (way == BLAS_DOTS) (*gemm_dots_kernels[blas_variant(isa, g)])(g);
-    else blas_blis(g);
+    else if (way == BLAS_LARGE) blas_blis(g);
+    else {
+        void *buffer = gri_scratch_claim(room);
+        (*gemm_outer_kernels[blas_variant(isa, g)])(g, buffer);
+        gri_scratch_return(room, buffer);
+    }
 }
 
 void gri_gemm_piece(gri_isa isa, const gri_gemm *given) {
     bool turned;
     gri_gemm g = blas_normal(given, &turned);
-    blas_product(isa, &g, blas_choose(isa, &g));
+    blas_way way = blas_choose(isa, &g);
+    blas_product(isa, &g, way == BLAS_OUTER ? BLAS_LARGE : way, NULL);
 }
 
 /* ---- pieces ----------------------------------------------------------------------------------------------- */
@@ -141,6 +158,7 @@ typedef struct blas_job {
     const gr_ctx *ctx;             /* asked only whether it was interrupted: the op then fails (gri_run) */
     gri_isa isa;
     blas_way way;
+    gri_scratch room;
     int64_t count, group;          /* products; of those, in one piece */
     const int64_t (*offsets)[3];   /* of a, b and c as given; NULL: one product */
     bool turned;                   /* g.a is the given b */
@@ -164,7 +182,7 @@ static void blas_shift(gri_gemm *g, int64_t a, int64_t b, int64_t c) {
 }
 
 static void blas_piece(void *arg, int64_t piece) {
-    const blas_job *job = arg;
+    blas_job *job = arg;
     int64_t parts = job->rows * job->cols, first = piece / parts * job->group;
     int64_t row = piece % parts % job->rows, col = piece % parts / job->rows;
     int64_t top = blas_mark(job->g.m, BLAS_ROWS, job->rows, row);
@@ -176,13 +194,14 @@ static void blas_piece(void *arg, int64_t piece) {
         blas_shift(&g, top * g.rsa, left * g.csb, top * g.rsc + left * g.csc);
         const int64_t *o = job->offsets ? job->offsets[p] : NULL;
         if (o) blas_shift(&g, o[job->turned], o[!job->turned], o[2]);
-        blas_product(job->isa, &g, job->way);
+        blas_product(job->isa, &g, job->way, &job->room);
     }
 }
 
 /* How many pieces, from the shape alone. Columns first: a part of the rows packs all of b again, which costs own
  * 20 % at 32 rows; a part of the columns makes BLIS pack a again, 4 % at 256 columns, which is the price for
- * pieces enough for 16 threads. A piece is at least 2^17 multiplications, about 1.3 us.
+ * pieces enough for 16 threads. Outer, rows first: to pack a costs it more. A piece is at least 2^17
+ * multiplications, about 1.3 us.
  *
  * GF/s on one and on two threads, f32, 512 bits, x W^T / dy W / dy^T x:
  *   64x64x64         97 104 105   177 185 187
@@ -200,14 +219,15 @@ static void blas_cut(blas_job *job) {
     const gri_gemm *g = &job->g;
     int64_t volume = g->m * g->n * g->k, want = blas_min(16, volume >> 17), wide = 32, tall = 64;
     if (job->way == BLAS_DOTS) tall = 24;
-    if (job->way == BLAS_LARGE) {
+    if (job->way >= BLAS_OUTER) {
         want = blas_min(want, blas_max(2, volume >> 26));
         wide = g->n >= 512 ? 256 : 96;
         tall = g->m >= 512 ? 256 : 96;
     }
     want = blas_even(want / blas_min(16, job->count));
-    job->cols = blas_even(blas_min(want, g->n / wide));
-    job->rows = blas_even(blas_min(want / job->cols, g->m / tall));
+    job->rows = job->way == BLAS_OUTER ? blas_even(blas_min(want, g->m / 96)) : 1;
+    job->cols = blas_even(blas_min(want / job->rows, g->n / wide));
+    if (job->way != BLAS_OUTER) job->rows = blas_even(blas_min(want / job->cols, g->m / tall));
     job->group = blas_max(1, blas_min((1 << 17) / blas_max(1, volume), job->count / 16));
 }
 
@@ -216,10 +236,13 @@ static void blas_run(gr_ctx *ctx, const gri_gemm *given, int64_t count, const in
     blas_job job = {.ctx = ctx, .isa = ctx->isa, .count = count, .offsets = offsets};
     job.g = blas_normal(given, &job.turned);
     job.way = blas_choose(ctx->isa, &job.g);
+    size_t room = job.way == BLAS_OUTER ? (size_t)GRI_OUTER_ROOM * gri_size(job.g.dtype) : 0;
+    if (!gri_scratch_try(ctx, &job.room, room)) job.way = BLAS_LARGE;
     blas_cut(&job);
     int64_t pieces = (count + job.group - 1) / job.group * job.rows * job.cols;
     bool brief = given->m * given->n * given->k * count < 1 << 20; /* 10-20 us on one thread */
     (brief ? gri_parallel_brief : gri_parallel)(ctx, pieces, blas_piece, &job);
+    if (job.way == BLAS_OUTER) gri_scratch_close(ctx, &job.room);
 }
 
 void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g) { blas_run(ctx, g, 1, NULL); }

@@ -20,6 +20,13 @@ typedef struct gri_gemm {
 /* How ops/gemm_small.c computes one, for a CPU variant and a dtype. */
 typedef void (*gri_small_gemm)(const gri_gemm *g);
 
+/* How ops/gemm_outer.c computes one with rsa, csb and csc 1, in room for GRI_OUTER_ROOM elements. */
+typedef void (*gri_outer_gemm)(const gri_gemm *g, void *room);
+#define GRI_OUTER_DEPTH 256 /* of k packed at a time, */
+#define GRI_OUTER_TALL 192  /* of m: a multiple of a tile's rows, */
+#define GRI_OUTER_WIDE 1024 /* and of n */
+#define GRI_OUTER_ROOM ((GRI_OUTER_TALL + GRI_OUTER_WIDE) * GRI_OUTER_DEPTH)
+
 void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g);
 /* One product on the calling thread, for use inside a piece (convolution: one product per image). */
 void gri_gemm_piece(gri_isa isa, const gri_gemm *g);

@@ -13,6 +13,8 @@ typedef struct gri_scratch {
 
 /* Before the region: buffers of `bytes`, 64-byte aligned, undefined. 0 bytes: none, and nothing to claim. */
 gr_status gri_scratch_open(gr_ctx *ctx, gri_scratch *s, size_t bytes);
+/* The same for who can do without: false if there is no memory. */
+bool gri_scratch_try(gr_ctx *ctx, gri_scratch *s, size_t bytes);
 void gri_scratch_close(gr_ctx *ctx, gri_scratch *s);
 
 /* Inside a piece. */

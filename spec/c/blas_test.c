@@ -207,11 +207,12 @@ static void shapes_of_layers(void **state) {
     (void)state;
     static const int64_t shapes[][3] = {{100, 5, 10}, {100, 1, 5}, {5, 10, 100}, {64, 64, 64}, {64, 256, 784},
                                         {256, 784, 64}, {1, 256, 784}, {256, 1, 784}, {512, 10, 300}, {10, 512, 64},
-                                        {330, 330, 330}, {70, 530, 600}, {530, 70, 600}, {600, 140, 420}};
+                                        {330, 330, 330}, {70, 530, 600}, {530, 70, 600}, {600, 140, 420},
+                                        {600, 140, 420}, {150, 1100, 260}};
     static const layout layouts[][2] = {{ROW_MAJOR, COLUMN_MAJOR}, {ROW_MAJOR, ROW_MAJOR}, {COLUMN_MAJOR, ROW_MAJOR}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int l = 0; l < 3; l++)
-            check_shape(l == 1 ? GR_F64 : GR_F32, shapes[s][0], shapes[s][1], shapes[s][2], layouts[l][0],
+            check_shape((s + (size_t)l) % 2 ? GR_F64 : GR_F32, shapes[s][0], shapes[s][1], shapes[s][2], layouts[l][0],
                         layouts[l][1], ROW_MAJOR, l == 2);
 }
 
