@@ -119,6 +119,46 @@ workload("char_lstm", about_char_lstm, function()
   return trainer(m, function() return F.cross_entropy(m(x):view(-1, 96), y) end, opt, 0.25)
 end)
 
+local GptBlock = nn.layer {
+  name = "GptBlock",
+  init = function(self, d, h)
+    self.heads = h
+    self.n1, self.n2 = nn.LayerNorm(d), nn.LayerNorm(d)
+    self.qkv, self.proj = nn.Linear(d, 3 * d), nn.Linear(d, d)
+    self.up, self.down = nn.Linear(d, 4 * d), nn.Linear(4 * d, d)
+  end,
+  forward = function(self, x)
+    local b, t, d = table.unpack(x.shape)
+    local qkv = self.qkv(self.n1(x))
+    local function heads(i) return qkv:narrow(3, i * d + 1, d):view(b, t, self.heads, d // self.heads):transpose(2, 3) end
+    local a = F.scaled_dot_product_attention(heads(0), heads(1), heads(2), { is_causal = true })
+    x = x + self.proj(a:transpose(2, 3):reshape(b, t, d))
+    return x + self.down(F.gelu(self.up(self.n2(x))))
+  end,
+}
+
+local Gpt = nn.layer {
+  name = "Gpt",
+  init = function(self, vocab, d, h, layers, context)
+    local blocks = {}
+    for i = 1, layers do blocks[i] = GptBlock(d, h) end
+    self.tok, self.pos = nn.Embedding(vocab, d), nn.Embedding(context, d)
+    self.blocks = nn.Sequential(blocks)
+    self.norm, self.head = nn.LayerNorm(d), nn.Linear(d, vocab)
+  end,
+  forward = function(self, x)
+    local places = self.pos.weight:narrow(1, 1, x.shape[2])
+    return self.head(self.norm(self.blocks(self.tok(x) + places)))
+  end,
+}
+
+workload("gpt", "Four pre-norm transformer blocks (128 wide, 4 heads), context 128, batch 16, AdamW, clip 1.", function()
+  local m = Gpt(96, 128, 4, 4, 128)
+  local x, y = classes(16 * 128, 96):view(16, 128), classes(16 * 128, 96)
+  local opt = gr.optim.AdamW(m:parameters(), { lr = 3e-4 })
+  return trainer(m, function() return F.cross_entropy(m(x):view(-1, 96), y) end, opt, 1.0)
+end)
+
 workload("clip_adamw_10m", "Global-norm clip and AdamW alone over ten 1000x1000 parameters: memory-bound.", function()
   local ps = {}
   for i = 1, 10 do
