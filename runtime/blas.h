@@ -5,8 +5,8 @@
 #include "parallel.h"
 #include "shape.h"
 
-/* c[m,n] = beta * c + a[m,k] b[k,n]; element strides; beta is 0 or 1 (0 does not read c). c must not overlap
- * a or b and its elements must be distinct. Bits depend on the shape and strides, not on the threads. */
+/* c[m,n] = beta * c + bias[n] + a[m,k] b[k,n]; element strides; beta is 0 or 1 (0 does not read c). c must not
+ * overlap a or b and its elements must be distinct. Bits depend on the shape and strides, not on the threads. */
 typedef struct gri_gemm {
     gr_dtype dtype; /* GR_F32 or GR_F64 */
     int64_t m, n, k;
@@ -15,6 +15,7 @@ typedef struct gri_gemm {
     void *c;
     int64_t rsc, csc;
     int beta;
+    const void *bias; /* n adjacent values, if gri_gemm_takes_bias, with beta = 0; NULL: none */
 } gri_gemm;
 
 /* How ops/gemm_small.c computes one, for a CPU variant and a dtype. */
@@ -28,6 +29,8 @@ typedef void (*gri_outer_gemm)(const gri_gemm *g, void *room);
 #define GRI_OUTER_ROOM ((GRI_OUTER_TALL + GRI_OUTER_WIDE) * GRI_OUTER_DEPTH)
 
 void gri_gemm_run(gr_ctx *ctx, const gri_gemm *g);
+/* Can gri_gemm_run add this bias? Else it is for the caller to write it to c before. */
+bool gri_gemm_takes_bias(const gr_ctx *ctx, const gri_gemm *g);
 /* One product on the calling thread, for use inside a piece (convolution: one product per image). */
 void gri_gemm_piece(gri_isa isa, const gri_gemm *g);
 /* Many products of one shape; offsets[i] (in elements) are added to a, b, c. */

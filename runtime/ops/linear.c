@@ -5,7 +5,8 @@
  * are again the three, and gradients of gradients cost no further rule. x and W are kept.
  *
  * Every product is one GEMM over operands as they lie, transposed by their strides: nothing is copied as
- * long as the leading dims step evenly. The bias is written first and the product added to it. */
+ * long as the leading dims step evenly. The bias is added where the product is stored, or, if the kernel chosen
+ * cannot, written first and the product added to it. */
 #include "blas.h"
 #include "op.h"
 #include "vmath.h"
@@ -121,11 +122,16 @@ static gr_status linear_forward(gri_call *c) {
     GR_TRY(linear_open(c->in[0], &x));
     gr_status s = linear_target(c, &y, &beta);
     if (s == GR_OK) {
-        if (b) s = linear_bias(c, y.dense, b, beta);
-        gri_gemm g = {.dtype = GRI_REAL, .m = y.rows, .n = w->dims[0], .k = w->dims[1], .beta = beta || b,
+        gri_gemm g = {.dtype = GRI_REAL, .m = y.rows, .n = w->dims[0], .k = w->dims[1], .beta = beta,
                       .a = x.dense->data, .rsa = x.rs, .csa = x.cs,
                       .b = w->data, .rsb = w->strides[1], .csb = w->strides[0],
                       .c = y.dense->data, .rsc = y.rs, .csc = y.cs};
+        if (b && !beta && b->contiguous && y.dense->numel > LINEAR_SMALL) g.bias = b->data;
+        if (g.bias && !gri_gemm_takes_bias(c->ctx, &g)) g.bias = NULL;
+        if (b && !g.bias) {
+            s = linear_bias(c, y.dense, b, beta);
+            g.beta = 1;
+        }
         if (s == GR_OK) gri_gemm_run(c->ctx, &g);
         gr_status closed = linear_close(c, &y);
         if (s == GR_OK) s = closed;

@@ -216,6 +216,55 @@ static void shapes_of_layers(void **state) {
                         layouts[l][1], ROW_MAJOR, l == 2);
 }
 
+/* c = bias + a b, where the kernel takes a bias: as if its rows had been there, which are not read. */
+static int check_bias(const matrix *a, const matrix *b, matrix *c) {
+    size_t bytes = (size_t)(c->size + 2 * GUARD) * gr_dtype_size(c->dtype);
+    char *before = malloc(bytes), *first = malloc(bytes);
+    double bias[600];
+    int taken = 0;
+    for (int64_t j = 0; j < c->cols; j++) set(c->dtype, bias, j, uniform());
+    for (int64_t i = 0; i < c->rows; i++)
+        for (int64_t j = 0; j < c->cols; j++) set(c->dtype, c->data, i * c->rs + j, get(c->dtype, bias, j));
+    memcpy(before, c->raw, bytes);
+    reference r = new_reference(a, b, c, before, 1);
+    gri_gemm g = product(a, b, c, 0);
+    g.bias = bias;
+    for (int i = 0; i < GRI_ISAS; i++)
+        for (int t = 0; t < MAX_THREADS; t++) {
+            if (!contexts[i][t] || !gri_gemm_takes_bias(contexts[i][t], &g)) continue;
+            memcpy(c->raw, before, bytes);
+            for (int64_t row = 0; row < c->rows; row++)
+                for (int64_t j = 0; j < c->cols; j++) set(c->dtype, c->data, row * c->rs + j, NAN);
+            gri_gemm_run(contexts[i][t], &g);
+            if (t > 0) assert_memory_equal(c->raw, first, bytes);
+            memcpy(first, c->raw, bytes);
+            check_values(&r, c);
+            taken++;
+        }
+    free_reference(&r);
+    free(before);
+    free(first);
+    return taken;
+}
+
+static void biases(void **state) {
+    (void)state;
+    static const int64_t shapes[][3] = {{1, 40, 9}, {100, 5, 10}, {37, 71, 300}, {600, 130, 200}, {600, 512, 120},
+                                        {64, 256, 600}, {700, 600, 100}};
+    int taken = 0;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (int l = 0; l < 8; l++) {
+            const int64_t *of = shapes[s];
+            gr_dtype t = l % 2 ? GR_F32 : GR_F64;
+            matrix a = random_matrix(t, of[0], of[2], l & 2 ? ROW_MAJOR : COLUMN_PADDED);
+            matrix b = random_matrix(t, of[2], of[1], l & 4 ? COLUMN_MAJOR : ROW_PADDED);
+            matrix c = random_matrix(t, of[0], of[1], l & 2 ? ROW_PADDED : ROW_MAJOR);
+            taken += check_bias(&a, &b, &c);
+            free(a.raw), free(b.raw), free(c.raw);
+        }
+    assert_true(taken > 100);
+}
+
 static void broadcast_and_overlapping_inputs(void **state) {
     (void)state;
     static const int64_t strides[][2] = {{0, 0}, {0, 1}, {1, 0}, {1, 1}, {2, 1}, {1, 3}, {7, 0}};
@@ -467,6 +516,7 @@ int main(void) {
         cmocka_unit_test(every_small_shape),
         cmocka_unit_test(random_shapes_in_every_layout),
         cmocka_unit_test(shapes_of_layers),
+        cmocka_unit_test(biases),
         cmocka_unit_test(broadcast_and_overlapping_inputs),
         cmocka_unit_test(large_broadcast_inputs),
         cmocka_unit_test(strides_of_single_rows_and_columns_mean_nothing),
