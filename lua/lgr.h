@@ -32,6 +32,7 @@ typedef struct lgr_opcall { /* an op as the binding calls it */
     bool list;  /* one table of tensors */
     const gr_attr *lead; /* given between the tensors: x:index_select(dim, index) */
     bool draws; /* has seed and counter, filled from the generator */
+    const struct lgr_opcall *over_all; /* called instead where no dim is given, or NULL */
 } lgr_opcall;
 
 typedef struct lgr_state {

@@ -86,6 +86,7 @@ static void describe_info(lua_State *L, const gr_info *info, const gr_info *sche
     describe_string(L, "doc", info->doc);
     describe_string(L, "inputs", info->inputs);
     describe_flag(L, "hidden", info->hidden);
+    describe_string(L, "over_all", info->over_all);
     describe_attrs(L, schema);
     lua_setfield(L, -2, "attrs");
     describe_cases(L, info);

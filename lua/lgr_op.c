@@ -126,6 +126,14 @@ static bool op_wants_grad(lua_State *L, int top) {
     return on;
 }
 
+/* Is there a dim among the attributes, the first of which is argument i? By position it comes first. */
+static bool op_gives_dim(lua_State *L, int i) {
+    if (!lua_istable(L, i)) return !lua_isnoneornil(L, i);
+    bool given = lua_getfield(L, i, "dim") != LUA_TNIL;
+    lua_pop(L, 1);
+    return given;
+}
+
 /* gr.NAME(a, b, ..., options) */
 static int op_call(lua_State *L) {
     const lgr_opcall *o = lgr_upop(L);
@@ -136,6 +144,7 @@ static int op_call(lua_State *L) {
     gr_tensor *out[4];
     lgr_pressure(L, st);
     op_read_inputs(L, st, o, 1, &x);
+    if (o->over_all && !op_gives_dim(L, x.next)) o = o->over_all;
     if (o->info->attr_size) op_read_attrs(L, st, o, &x, attrs = buffer);
     else if (lua_gettop(L) >= x.next && !lua_isnil(L, x.next))
         return luaL_error(L, "%s: argument %d is one too many", o->info->name, x.next);
@@ -254,6 +263,8 @@ static void op_describe(lgr_opcall *o, const gr_op *op) {
         p += n + (p[n] == ' ');
     }
     o->draws = lgr_find_attr(o->info, "seed") && lgr_find_attr(o->info, "counter");
+    for (int i = 0; o->info->over_all && i < gr_op_count(); i++)
+        if (strcmp(gr_op_info(gr_op_at(i))->name, o->info->over_all) == 0) o->over_all = &o->st->ops[i];
 }
 
 static void op_push(lua_State *L, lgr_state *st, const lgr_opcall *o, lua_CFunction f) {

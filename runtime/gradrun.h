@@ -269,6 +269,7 @@ typedef struct gr_info {    /* common head of every descriptor */
     const gr_attr *attrs;   /* ended by a NULL name; NULL: none */
     uint16_t attr_size;     /* of the attribute struct */
     bool hidden;            /* helper of a backward rule: not offered to scripts as a method */
+    const char *over_all;   /* ops along a required dim: the op that scripts call who give none; NULL: an error */
     const gr_case *cases;   /* ended by a NULL in; NULL: none */
 } gr_info;
 

@@ -4,9 +4,11 @@
 
 #include "op.h"
 
-typedef struct gri_index_attrs { int64_t dim; } gri_index_attrs; /* index_select */
+typedef struct gri_index_attrs { int64_t dim; } gri_index_attrs; /* index_select, gather */
 /* index_add, their derivative: how many positions there are, and one that nothing is added to (-1: none) */
 typedef struct gri_index_add_attrs { int64_t dim, size, skip; } gri_index_add_attrs;
+
+typedef struct gri_gather_backward_attrs { gr_dims shape; int64_t dim; } gri_gather_backward_attrs; /* of the input */
 
 /* Fails unless input i of the call is i64. */
 gr_status gri_want_index(gri_call *c, int i);

@@ -113,7 +113,9 @@ static gr_status gather_go(gr_ctx *ctx, gather_plan *p, bool cut) {
 
 /* ---- shapes --------------------------------------------------------------------------------------------- */
 
-static inline int gather_dim(int64_t dim, const gr_tensor *t) { return (int)(dim < 0 ? dim + t->rank : dim); }
+static inline int gather_dim(int64_t dim, const gr_tensor *t) {
+    return (int)(dim < 0 ? dim + (t->rank ? t->rank : 1) : dim);
+}
 
 /* A dimension of a scalar is its only element. */
 static gr_status gather_find_dim(gri_call *c, int64_t given, int rank, int *dim) {
@@ -169,12 +171,10 @@ static gr_status gather_forward(gri_call *c) {
 }
 GR_KERNEL(gather);
 
-typedef struct gather_backward_attrs { gr_dims shape; int64_t dim; } gather_backward_attrs;
-
 static gr_status gather_backward_rule(gri_grad *g) {
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
-    gather_backward_attrs a = {.shape = {.n = x->rank}, .dim = ((const gri_index_attrs *)g->attrs)->dim};
+    gri_gather_backward_attrs a = {.shape = {.n = x->rank}, .dim = ((const gri_index_attrs *)g->attrs)->dim};
     for (int d = 0; d < x->rank; d++) a.shape.v[d] = x->dims[d];
     return gri_emit(g, 0, &gri_op_gather_backward, 2, GRI_TENSORS(g->dy[0], g->in[1]), &a);
 }
@@ -186,6 +186,7 @@ static const gr_case gather_cases[] = {
     {.in = "2,3 i64:2,2", .attrs = "dim=2", .give = "{{1,2,3},{4,5,6}}, {{3,1},{2,2}}", .want = "{{3,1},{5,5}}"},
     {.in = "2,3 i64:1,2", .attrs = "dim=1", .give = "{{1,2,3},{4,5,6}}, {{2,1}}", .want = "{{4,2}}"},
     {.in = "() i64:()", .attrs = "dim=1", .give = "5, 1", .want = "5"},
+    {.in = "() i64:()", .attrs = "dim=-1", .give = "5, 1", .want = "5"},
     {.in = "3,4,5 i64(1..4):2,6,5", .attrs = "dim=2"},
     {.in = "6,3 i64(1..3):6,1", .attrs = "dim=-1"},
     {.in = "5 i64(1..5):9", .attrs = "dim=1"},
@@ -217,7 +218,7 @@ static gr_status gather_put(gr_ctx *ctx, int dim, const gr_tensor *table, const 
 }
 
 static gr_status gather_backward_shape(gri_call *c) {
-    const gather_backward_attrs *a = c->attrs;
+    const gri_gather_backward_attrs *a = c->attrs;
     const gr_tensor *dy = c->in[0], *index = c->in[1];
     int dim;
     GR_TRY(gri_spec_given(c->ctx, &a->shape, dy->dtype, &c->spec[0]));
@@ -229,7 +230,7 @@ static gr_status gather_backward_shape(gri_call *c) {
 
 static gr_status gather_backward_forward(gri_call *c) {
     gr_tensor *x = c->out[0], *index;
-    int dim = gather_dim(((const gather_backward_attrs *)c->attrs)->dim, x);
+    int dim = gather_dim(((const gri_gather_backward_attrs *)c->attrs)->dim, x);
     GR_TRY(gather_index(c, dim, x, &index));
     gr_status s = c->mode == GRI_SET ? gri_zero(c->ctx, x) : GR_OK;
     if (s == GR_OK) s = gather_put(c->ctx, dim, x, index, c->in[0], GRI_ADD);
@@ -239,13 +240,13 @@ static gr_status gather_backward_forward(gri_call *c) {
 GR_KERNEL(gather_backward);
 
 static gr_status gather_backward_backward(gri_grad *g) {
-    gri_index_attrs a = {((const gather_backward_attrs *)g->attrs)->dim};
+    gri_index_attrs a = {((const gri_gather_backward_attrs *)g->attrs)->dim};
     return gri_emit(g, 0, &gri_op_gather, 2, GRI_TENSORS(g->dy[0], g->in[1]), &a);
 }
 
 static const gr_attr gather_backward_schema[] = {
-    {"shape", GR_ATTR_SHAPE, offsetof(gather_backward_attrs, shape), .required = true},
-    {"dim", GR_ATTR_DIM, offsetof(gather_backward_attrs, dim), .required = true},
+    {"shape", GR_ATTR_SHAPE, offsetof(gri_gather_backward_attrs, shape), .required = true},
+    {"dim", GR_ATTR_DIM, offsetof(gri_gather_backward_attrs, dim), .required = true},
     GR_ATTR_END};
 
 static const gr_case gather_backward_cases[] = {
@@ -257,7 +258,7 @@ static const gr_case gather_backward_cases[] = {
 
 GR_OP(gather_backward) = {
     .info = {.name = "gather_backward", .inputs = "dy index", .attrs = gather_backward_schema,
-             .attr_size = sizeof(gather_backward_attrs), .hidden = true, .cases = gather_backward_cases,
+             .attr_size = sizeof(gri_gather_backward_attrs), .hidden = true, .cases = gather_backward_cases,
              .doc = "Zeros of the given shape, to which dy is added at the positions that index gives along dim."},
     .keeps = GRI_KEEP_IN(1),
     .shape = gather_backward_shape,

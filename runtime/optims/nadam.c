@@ -10,7 +10,7 @@
  * momentum_decay 4e-3.
  *
  * M_t is computed anew from t at every step, as powers of the betas are, so that all that is kept is state and step
- * count: beta1 and momentum_decay, changed while training, count as if they had always been so. (PyTorch keeps M_t.) */
+ * count: beta1 and momentum_decay, changed midway, count as if they had always been so. (PyTorch keeps M_t.) */
 #include <float.h>
 
 #include "optim.h"
