@@ -34,7 +34,20 @@ static const pointwise all[] = {
     {"tanh", "x", -3, 3, false},         {"tanh_backward", "xx", -1, 1, false},
     {"relu", "x", -2, 2, true},          {"relu_backward", "xx", -2, 2, true},
     {"leaky_relu", "x", -2, 2, true},    {"leaky_relu_backward", "xx", -2, 2, true},
-    {"elu", "x", -3, 3, false},          {"elu_backward", "xx", -3, 3, false}};
+    {"elu", "x", -3, 3, false},          {"elu_backward", "xx", -3, 3, false},
+    {"selu", "x", -3, 3, false},         {"selu_backward", "xx", -3, 3, false},
+    {"gelu", "x", -3, 3, false},         {"gelu_backward", "xx", -0.5, 3, false},
+    {"silu", "x", -4, 4, false},         {"silu_backward", "xx", -4, 4, false},
+    {"softplus", "x", -4, 4, false},     {"softplus_backward", "xx", -4, 4, false},
+    {"prelu_elementwise", "xx", -2, 2, true}, {"prelu_backward", "xxx", -2, 2, true},
+    {"prelu_backward_weight", "xx", -2, 2, true}, {"erf", "x", -3, 3, false},
+    {"erf_backward", "xx", -2, 2, false}, {"erfinv", "x", -0.9, 0.9, false},
+    {"erfinv_backward", "xx", -1, 1, false}, {"sin", "x", -4, 4, false},
+    {"sin_backward", "xx", -4, 4, false}, {"cos", "x", -4, 4, false},
+    {"cos_backward", "xx", -4, 4, false}, {"floor", "x", -4, 4, true},
+    {"ceil", "x", -4, 4, true},          {"trunc", "x", -4, 4, true},
+    {"round", "x", -4, 4, true},         {"sign", "x", -4, 4, true},
+    {"fmod", "xx", 1.1, 1.9, true},      {"remainder", "xx", 1.1, 1.9, true}};
 #define ALL (sizeof all / sizeof *all)
 
 /* Attributes of an op with some set by name: "min=-1 max=2". In static memory. */
@@ -44,8 +57,9 @@ static inline const void *attributes(const gr_op *op, const char *text) {
     gr_attrs_default(info, attrs);
     for (const gr_attr *a = info->attrs; a && a->name && text; a++) {
         const char *at = strstr(text, a->name);
+        if (!at) continue;
         assert_int_equal(a->kind, GR_ATTR_REAL);
-        if (at) *(double *)(void *)((char *)attrs + a->offset) = strtod(at + strlen(a->name) + 1, NULL);
+        *(double *)(void *)((char *)attrs + a->offset) = strtod(at + strlen(a->name) + 1, NULL);
     }
     return attrs;
 }
