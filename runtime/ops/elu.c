@@ -52,7 +52,7 @@ static void elu_backward_loop(int64_t n, void *const *p, const void *attrs) {
     const real *dy = p[1], *x = p[2];
 #pragma omp simd
     for (int64_t i = 0; i < GRI_RUN(n); i++) {
-        real below = dy[i] * alpha * r_exp(x[i] > 0 ? 0 : x[i]);
+        real below = dy[i] * alpha * r_exp_falling(x[i] > 0 ? 0 : x[i]);
         dx[i] = x[i] > 0 ? dy[i] : below;
     }
 }

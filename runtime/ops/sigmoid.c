@@ -1,5 +1,5 @@
 /* y = 1 / (1 + e^-x), with z = e^-|x| as 1 / (1 + z) or z / (1 + z): nothing overflows, and the far left keeps
- * its relative precision down to the smallest numbers.
+ * its relative precision (in f32 down to 2^-126, below which it is 0).
  *
  * dy/dx = y (1 - y): the output is kept. sigmoid_backward(dy, y) = dy y (1 - y) has
  * d/d(dy) = y (1 - y), d/dy = dy (1 - 2 y). */
