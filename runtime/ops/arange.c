@@ -21,22 +21,27 @@ typedef struct arange_job {
     gr_dtype dtype;
 } arange_job;
 
+/* y[i] = at + (i - origin) step for i = from .. to-1. */
+static void arange_steps(real *y, int64_t from, int64_t to, double at, int64_t origin, double step) {
+    for (; from < to; from += ARANGE_BLOCK) { /* counters of 32 bits have vector conversions */
+        int n = to - from < ARANGE_BLOCK ? (int)(to - from) : ARANGE_BLOCK;
+        const double first = (double)(from - origin);
+#pragma omp simd
+        for (int i = 0; i < n; i++) y[from + i] = (real)(at + (first + i) * step);
+    }
+}
+
 static void arange_run(void *arg, int64_t from, int64_t to) {
     const arange_job *a = arg;
-    const int64_t start = a->dtype > GR_F64 ? (int64_t)a->start : 0, step = a->dtype > GR_F64 ? (int64_t)a->step : 0;
-    if (a->dtype == GR_I64) {
-        for (int64_t i = from; i < to; i++) ((int64_t *)(void *)a->y)[i] = start + i * step;
-    } else if (a->dtype == GR_U8) {
-        for (int64_t i = from; i < to; i++) ((uint8_t *)a->y)[i] = (uint8_t)(start + i * step);
-    } else {
-        for (int64_t at = from; at < to; at += ARANGE_BLOCK) { /* counters of 32 bits have vector conversions */
-            int n = to - at < ARANGE_BLOCK ? (int)(to - at) : ARANGE_BLOCK;
-            real *y = (real *)(void *)a->y + at;
-            const double first = (double)at;
-#pragma omp simd
-            for (int i = 0; i < n; i++) y[i] = (real)(a->start + (first + i) * a->step);
-        }
+    if (a->dtype <= GR_F64) {
+        arange_steps((real *)(void *)a->y, from, to, a->start, 0, a->step);
+        return;
     }
+    const int64_t start = (int64_t)a->start, step = (int64_t)a->step;
+    if (a->dtype == GR_I64)
+        for (int64_t i = from; i < to; i++) ((int64_t *)(void *)a->y)[i] = start + i * step;
+    else
+        for (int64_t i = from; i < to; i++) ((uint8_t *)a->y)[i] = (uint8_t)(start + i * step);
 }
 
 /* ---- arange and range ----------------------------------------------------------------------------------- */
@@ -167,11 +172,12 @@ static gr_status linspace_shape(gri_call *c) {
     return GR_OK;
 }
 
+/* From both ends to the middle. */
 static void linspace_run(void *arg, int64_t from, int64_t to) {
     const arange_job *a = arg;
-    real *y = (real *)(void *)a->y;
-    for (int64_t i = from; i < to; i++)
-        y[i] = (real)(i < a->n / 2 ? a->start + (double)i * a->step : a->stop - (double)(a->n - 1 - i) * a->step);
+    int64_t middle = a->n / 2 < from ? from : a->n / 2 < to ? a->n / 2 : to;
+    arange_steps((real *)(void *)a->y, from, middle, a->start, 0, a->step);
+    arange_steps((real *)(void *)a->y, middle, to, a->stop, a->n - 1, a->step);
 }
 
 static gr_status linspace_kernel(gri_call *c) {

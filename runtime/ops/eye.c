@@ -1,5 +1,8 @@
 /* y[n,m] = 1 where row and column are the same, else 0. No inputs, no derivative. */
-#include "copy.h"
+#include <string.h>
+
+#include "op.h"
+#include "rows.h"
 
 typedef struct eye_attrs { int64_t n, m, dtype; } eye_attrs;
 
@@ -9,20 +12,29 @@ static gr_status eye_shape(gri_call *c) {
     return gri_spec_given(c->ctx, &shape, a->dtype, &c->spec[0]);
 }
 
-/* Zeros, and a one spread over the diagonal seen as a vector. */
-static gr_status eye_forward(gri_call *c) {
-    gr_tensor *y = c->out[0], *one, *diagonal;
-    int64_t n = y->dims[0] < y->dims[1] ? y->dims[0] : y->dims[1], step = y->strides[0] + y->strides[1];
-    GR_TRY(gri_zero(c->ctx, y));
-    GR_TRY(gr_tensor_scalar(c->ctx, (gr_dtype)y->dtype, 1, &one));
-    gr_status s = gri_tensor_view(y, 1, &n, &step, 0, &diagonal);
-    if (s == GR_OK) {
-        s = gri_copy(c->ctx, diagonal, one, GRI_SET);
-        gr_release(diagonal);
-    }
-    gr_release(one);
-    return s;
+typedef struct eye_job {
+    char *y;
+    const void *one;
+    int64_t columns, size;
+} eye_job;
+
+static void eye_rows(void *arg, int64_t from, int64_t to) {
+    const eye_job *j = arg;
+    memset(j->y + from * j->columns * j->size, 0, (size_t)((to - from) * j->columns * j->size));
+    for (int64_t r = from; r < to && r < j->columns; r++)
+        memcpy(j->y + (r * j->columns + r) * j->size, j->one, (size_t)j->size);
 }
+
+static gr_status eye_kernel(gri_call *c) {
+    gr_tensor *y = c->out[0], *one;
+    GR_TRY(gr_tensor_scalar(c->ctx, (gr_dtype)y->dtype, 1, &one));
+    eye_job j = {y->data, one->data, y->dims[1], (int64_t)gri_size((gr_dtype)y->dtype)};
+    gri_rows(c->ctx, y->dims[0], j.columns * j.size / 64 + 1, eye_rows, &j);
+    gr_release(one);
+    return GR_OK;
+}
+
+static gr_status eye_forward(gri_call *c) { return gri_dense(c, eye_kernel); }
 GR_KERNEL(eye);
 
 static const gr_attr eye_schema[] = {

@@ -33,15 +33,21 @@ typedef struct gather_plan {
     void (*line)(const struct gather_plan *p, int64_t n, const int64_t *index, char *table, char *item);
 } gather_plan;
 
-/* One line of n elements; what it does to a table element t and an item i. */
-#define GATHER_LINE(name, type, body)                                                                            \
-    static void name(const gather_plan *p, int64_t n, const int64_t *index, char *table, char *item) {           \
-        const int64_t at = p->run.index, along = p->run.table, next = p->run.item, step = p->step, base = p->base; \
-        type *x = (type *)(void *)table, *y = (type *)(void *)item;                                              \
-        for (int64_t j = 0; j < n; j++) {                                                                        \
-            type *t = x + (index[j * at] - base) * step + j * along, *i = y + j * next;                          \
-            body;                                                                                                \
-        }                                                                                                        \
+/* One line of n elements; what it does to a table element t and an item i. Where index and items are contiguous the
+ * line runs either along dim (each t anywhere) or across it (each t in its own column). */
+#define GATHER_LOOP(type, body, a, p, q, r)                                                   \
+    for (int64_t j = 0; j < n; j++) {                                                         \
+        type *t = x + (index[j * (a)] - base) * (p) + j * (q), *i = y + j * (r);              \
+        body;                                                                                 \
+    }
+#define GATHER_LINE(name, type, body)                                                         \
+    static void name(const gather_plan *p, int64_t n, const int64_t *index, char *table, char *item) { \
+        const int64_t at = p->run.index, along = p->run.table, next = p->run.item;            \
+        const int64_t step = p->step, base = p->base;                                         \
+        type *x = (type *)(void *)table, *y = (type *)(void *)item;                           \
+        if (at == 1 && next == 1 && along == 0 && step == 1) GATHER_LOOP(type, body, 1, 1, 0, 1)      \
+        else if (at == 1 && next == 1 && along == 1) GATHER_LOOP(type, body, 1, step, 1, 1)   \
+        else GATHER_LOOP(type, body, at, step, along, next)                                   \
     }
 GATHER_LINE(gather_take_1, uint8_t, *i = *t)
 GATHER_LINE(gather_take_4, uint32_t, *i = *t)
