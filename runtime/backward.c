@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "iter.h"
-#include "tape.h"
+#include "accumulate.h"
+#include "copy.h"
 
 /* One backward under way. */
 typedef struct gri_pass {
@@ -17,66 +17,6 @@ typedef struct gri_pass {
     int n_temps, cap_temps;
     gr_tensor **captured; /* of gr_grad */
 } gri_pass;
-
-/* ---- accumulating into a slot --------------------------------------------------------------------------- */
-
-/* May the tape write into t? Not if anyone else can see it, nor where several of its elements are one place in
- * memory, as in the expanded gradient of a sum. */
-static inline bool backward_exclusive(const gr_tensor *t) {
-    return t->head.refs == 1 && t->storage->head.refs == 1 && !t->node && t->storage->capacity && t->contiguous;
-}
-
-static inline bool backward_fits(const gri_spec *s, const gr_tensor *t) {
-    return t->dtype == (uint8_t)s->dtype && gri_same_dims(s->rank, s->dims, t->rank, t->dims);
-}
-
-/* t (+1, taken) with the slot's shape and dtype: summed over what was broadcast, converted. */
-static gr_status backward_conform(gr_ctx *ctx, const gri_spec *s, gr_tensor *t, gr_tensor **out) {
-    if (!gri_same_dims(s->rank, s->dims, t->rank, t->dims)) {
-        gri_shape_attrs a = {.shape = {.n = s->rank}};
-        gr_tensor *sum;
-        memcpy(a.shape.v, s->dims, sizeof s->dims);
-        gr_status st = gr_apply(ctx, &gri_op_sum_to, 1, &t, &a, &sum);
-        gr_release(t);
-        GR_TRY(st);
-        t = sum;
-    }
-    if (t->dtype != (uint8_t)s->dtype) {
-        gri_dtype_attrs a = {s->dtype};
-        gr_tensor *cast;
-        gr_status st = gr_apply(ctx, &gri_op_to, 1, &t, &a, &cast);
-        gr_release(t);
-        GR_TRY(st);
-        t = cast;
-    }
-    *out = t;
-    return GR_OK;
-}
-
-/* slot += t (+1, taken, conforming). */
-static gr_status backward_add(gri_pass *p, gri_slot *s, gr_tensor *t) {
-    gr_tensor *sum;
-    if (!s->grad) {
-        s->grad = t;
-        return GR_OK;
-    }
-    if (!p->create && backward_exclusive(s->grad)) {
-        gr_status st = gri_copy(p->ctx, s->grad, t, GRI_ADD);
-        gr_release(t);
-        return st;
-    }
-    gr_status st = gr_apply(p->ctx, &gri_op_add, 2, GRI_TENSORS(s->grad, t), NULL, &sum);
-    gr_release(t);
-    GR_TRY(st);
-    gr_release(s->grad);
-    s->grad = sum;
-    return GR_OK;
-}
-
-static gr_status backward_deliver(gri_pass *p, gri_slot *s, gr_tensor *t) {
-    GR_TRY(backward_conform(p->ctx, &s->spec, t, &t));
-    return backward_add(p, s, t);
-}
 
 /* ---- what rules say ------------------------------------------------------------------------------------- */
 
@@ -94,37 +34,24 @@ const gri_spec *gri_input_spec(const gri_grad *g, int input) {
     return g->node->specs ? &g->node->specs[input] : NULL;
 }
 
-/* Straight into the slot's memory, if the kernel can: set when it is the first, else add. */
-static gr_status backward_run_into(gri_pass *p, gri_slot *s, gri_call *c, bool *done) {
-    *done = false;
-    const gri_spec *r = &c->spec[0];
-    if (!gri_same_dims(r->rank, r->dims, s->spec.rank, s->spec.dims)) return GR_OK;
-    if (r->dtype != s->spec.dtype && !c->op->elementwise) return GR_OK;
-    if (s->grad && (c->op->sets_only || !backward_exclusive(s->grad))) return GR_OK;
-    bool first = !s->grad;
-    if (first) GR_TRY(gri_tensor_like_spec(p->ctx, &s->spec, &s->grad));
-    c->out[0] = s->grad;
-    c->mode = first ? GRI_SET : GRI_ADD;
-    *done = true;
-    return gri_run(c);
-}
-
 gr_status gri_emit(gri_grad *g, int input, const gr_op *op, int n, gr_tensor *const *in, const void *attrs) {
     gri_slot *s = input < g->n_in ? backward_target(g, input) : NULL;
     gri_pass *p = g->pass;
     uint64_t defaults[GRI_ATTR_MAX / 8];
     gr_tensor *t;
-    bool done;
+    bool done = false;
     if (!s) return GR_OK;
-    if (p->create || op->view || p->ctx->anomaly) {
-        GR_TRY(gr_apply(p->ctx, op, n, in, attrs, &t));
-        return backward_deliver(p, s, t);
-    }
     gri_call c;
     gri_call_set(&c, p->ctx, op, n, in, attrs, defaults);
     GR_TRY(gri_poll(p->ctx));
+    if (p->create || op->view || p->ctx->anomaly) {
+        if (p->create) GR_TRY(gri_slot_run_recorded(&c, s, &done));
+        if (done) return GR_OK;
+        GR_TRY(gr_apply(p->ctx, op, n, in, attrs, &t));
+        return gri_slot_add(p->ctx, s, t, p->create);
+    }
     GR_TRY(gri_check(&c));
-    GR_TRY(backward_run_into(p, s, &c, &done));
+    GR_TRY(gri_slot_run(&c, s, &done));
     if (done) return GR_OK;
     GR_TRY(gri_tensor_like_spec(p->ctx, &c.spec[0], &t));
     c.out[0] = t;
@@ -134,7 +61,7 @@ gr_status gri_emit(gri_grad *g, int input, const gr_op *op, int n, gr_tensor *co
         gr_release(t);
         return st;
     }
-    return backward_deliver(p, s, t);
+    return gri_slot_add(p->ctx, s, t, p->create);
 }
 
 gr_status gri_emit_many(gri_grad *g, const int *to, const gr_op *op, int n, gr_tensor *const *in, const void *attrs) {
@@ -159,7 +86,7 @@ gr_status gri_emit_many(gri_grad *g, const int *to, const gr_op *op, int n, gr_t
         if (st == GR_OK) st = gri_run(&c);
     }
     for (int i = 0; i < c.n_out; i++) {
-        if (st == GR_OK && s[i] && c.out[i]) st = backward_deliver(p, s[i], c.out[i]);
+        if (st == GR_OK && s[i] && c.out[i]) st = gri_slot_add(p->ctx, s[i], c.out[i], p->create);
         else gr_release(c.out[i]);
     }
     return st;
@@ -167,7 +94,7 @@ gr_status gri_emit_many(gri_grad *g, const int *to, const gr_op *op, int n, gr_t
 
 gr_status gri_emit_same(gri_grad *g, int input, gr_tensor *t) {
     gri_slot *s = input < g->n_in ? backward_target(g, input) : NULL;
-    return s ? backward_deliver(g->pass, s, gr_retain(t)) : GR_OK;
+    return s ? gri_slot_add(g->ctx, s, gr_retain(t), g->pass->create) : GR_OK;
 }
 
 static gr_status backward_own(gri_pass *p, gr_tensor *t) {
@@ -341,7 +268,7 @@ static gr_status backward_host(gri_pass *p, gri_grad *g) {
             gri_spec spec = slot->spec;
             bool fits = gri_broadcast(&spec.rank, spec.dims, dx[i]->rank, dx[i]->dims) &&
                         gri_same_dims(spec.rank, spec.dims, dx[i]->rank, dx[i]->dims);
-            s = fits ? backward_deliver(p, slot, dx[i])
+            s = fits ? gri_slot_add(p->ctx, slot, dx[i], p->create)
                      : gr_fail(p->ctx, GR_ERR_SHAPE, "backward of %s gave %s for input %d of shape %s",
                                gri_node_text(n), gri_tensor_text(dx[i]), i + 1,
                                gri_dims_text(slot->spec.rank, slot->spec.dims));
@@ -418,7 +345,7 @@ static gr_status backward_prepare_leaves(gri_pass *p) {
         gr_tensor *t = s->grad, *own;
         if (!t || p->create) continue;
         if (p->leaves[i]->grad) continue; /* will be added to what is there */
-        if (backward_exclusive(t)) continue;
+        if (!t->node && gri_exclusive(t)) continue;
         GR_TRY(gri_tensor_like_spec(p->ctx, &s->spec, &own));
         gr_status st = gri_copy(p->ctx, own, t, GRI_SET);
         s->grad = own;
@@ -473,17 +400,17 @@ static gr_status backward_seed(gri_pass *p, gr_tensor *root, gr_tensor *seed) {
     gr_ctx *ctx = p->ctx;
     gr_tensor *t;
     if (seed) {
-        if (!backward_fits(&s->spec, seed))
+        if (!gri_fits(&s->spec, seed))
             return gr_fail(ctx, GR_ERR_SHAPE, "the gradient of the root is %s, but the root is %s",
                            gri_tensor_text(seed), gri_tensor_text(root));
-        return backward_add(p, s, gr_retain(seed));
+        return gri_slot_add(ctx, s, gr_retain(seed), p->create);
     }
     if (root->numel != 1)
         return gr_fail(ctx, GR_ERR_SHAPE, "the root is %s: without a gradient for it, it must have one element",
                        gri_tensor_text(root));
     GR_TRY(gri_tensor_like_spec(ctx, &s->spec, &t));
     gr_status st = gr_tensor_fill(t, 1);
-    if (st == GR_OK) return backward_add(p, s, t);
+    if (st == GR_OK) return gri_slot_add(ctx, s, t, p->create);
     gr_release(t);
     return st;
 }

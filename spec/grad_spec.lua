@@ -288,3 +288,46 @@ describe("gr.scope", function()
     assert.same(run(false), run(true))
   end)
 end)
+
+describe("a sequence read step by step", function()
+  -- y = sum of a_t^3 t over the steps t, read as views in several ways
+  local function gradients(create)
+    local T = 6
+    local x = gr.range(1, T * 2):to("f64"):view(T, 2):requires_grad_(true)
+    local y = gr.zeros({}, "f64")
+    for t = 1, T do y = y + (x[t] ^ 3):sum() * t end
+    for t = 1, T, 2 do y = y + (x:narrow(1, t, 2) ^ 2):sum() end
+    for _, part in ipairs(x:split(4)) do y = y + part:sum() end
+    return x, gr.grad(y, x, { create_graph = create })
+  end
+
+  it("has the gradient of the whole, recorded or not", function()
+    local want, second = {}, {}
+    for t = 1, 6 do
+      want[t], second[t] = {}, {}
+      for k = 1, 2 do
+        local v = (t - 1) * 2 + k
+        want[t][k], second[t][k] = 3 * v * v * t + 2 * v + 1, 6 * v * t + 2
+      end
+    end
+    local _, plain = gradients(false)
+    assert.same(want, plain:totable())
+    local x, recorded = gradients(true)
+    assert.same(want, recorded:totable())
+    assert.same(second, gr.grad(recorded:sum(), x):totable())
+  end)
+
+  it("keeps what was added before where something else still reads it", function()
+    local x = gr.tensor({ 1, 2, 3 }, { dtype = "f64", requires_grad = true })
+    local seen
+    local z = x * 2
+    z:register_hook(function(g) seen = seen or g end)
+    local y = (z:select(1, 1) ^ 2 + z:select(1, 2) ^ 2)
+    local g = gr.grad(y, x, { create_graph = true })
+    assert.same({ 4, 8, 0 }, seen:totable())
+    local h = gr.grad((g * g):sum() + (seen * seen):sum(), x)
+    assert.same({ 8, 16, 0 }, g:totable())
+    assert.same({ 4, 8, 0 }, seen:totable())
+    assert.same({ 160, 320, 0 }, h:totable())
+  end)
+end)

@@ -53,9 +53,18 @@ property("adds up the gradients of two uses", differentiable, function(op)
     local p = gradients.problem(op, case, cases.sample(op, case, dtype, index))
     local once, value = gradients.gradient(p), gradients.value(p)
     if not value or not value.requires_grad then return end
-    local twice = gradients.gradient(p, false, value + gradients.value(p))
+    local function two() return gradients.value(p) + gradients.value(p) end
+    local second = gradients.second(p)
+    local twice, recorded, second_twice = gradients.gradient(p, false, two()), gradients.gradient(p, true, two()),
+      gradients.second(p, two())
     for _, i in ipairs(p.which) do
-      if once[i] then demand(cases.difference(twice[i], once[i] * 2, 64 * EPS[dtype]), "input " .. i) end
+      if once[i] then
+        demand(cases.difference(twice[i], once[i] * 2, 64 * EPS[dtype]), "input " .. i)
+        demand(cases.difference(recorded[i], once[i] * 2, 64 * EPS[dtype]), "recorded, input " .. i)
+      end
+      if second[i] then
+        demand(cases.difference(second_twice[i], second[i] * 2, 256 * EPS[dtype]), "of second order, input " .. i)
+      end
     end
   end)
 end)

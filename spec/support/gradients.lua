@@ -57,7 +57,18 @@ function M.gradient(p, create, value)
   return found
 end
 
-local function second_value(p, create) return weigh(M.gradient(p, create), p.mixing, p.random) end
+local function second_value(p, create, value) return weigh(M.gradient(p, create, value), p.mixing, p.random) end
+
+-- d second_value / dx_i by position, false where it does not depend on it.
+function M.second(p, value)
+  local list, found = {}, {}
+  value = second_value(p, true, value)
+  for n, i in ipairs(p.which) do list[n], found[i] = p.inputs[i], false end
+  if not value or not value.requires_grad then return found end
+  local grads = gr.grad(value, list, { allow_unused = true })
+  for n, i in ipairs(p.which) do found[i] = grads[n] end
+  return found
+end
 
 -- Nil if grad is d value() / dx by central differences, else a message.
 local function compare(x, grad, value)
