@@ -1,5 +1,6 @@
 -- Attention: what it refuses, what masks and dropout do. Values are compared with PyTorch's in parity_spec.
 local gr = require "gradrun"
+local shell = require "spec.support.shell"
 local nn, F = gr.nn, gr.nn.functional
 
 local function same(a, b) return a:ne(b):sum():item() == 0 end
@@ -50,7 +51,8 @@ describe("scaled_dot_product_attention", function()
     local seen = columns:le(rows)
     local y = attend(q, k, v, { is_causal = true })
     assert.is_true((y - attend(q, k, v, seen)):abs():amax():item() < 1e-6)
-    assert.is_true((y - attend(q, k, v, gr.zeros(40, 50):masked_fill(seen:eq(0), -math.huge))):abs():amax():item() < 1e-6)
+    local added = gr.zeros(40, 50):masked_fill(seen:eq(0), -math.huge)
+    assert.is_true((y - attend(q, k, v, added)):abs():amax():item() < 1e-6)
   end)
 
   it("gives 0 and no gradient where a query sees no key", function()
@@ -110,7 +112,8 @@ describe("MultiheadAttention", function()
     local function refuses(message, options)
       assert.error_matches(function() m(x, x, x, options) end, message)
     end
-    refuses("key_padding_mask is u8%[3,2%], expected %[2,3%]", { key_padding_mask = gr.zeros({ 3, 2 }, { dtype = "u8" }) })
+    refuses("key_padding_mask is u8%[3,2%], expected %[2,3%]",
+      { key_padding_mask = gr.zeros({ 3, 2 }, { dtype = "u8" }) })
     refuses("attn_mask is f32%[3,2%], expected %[3,3%]", { attn_mask = gr.zeros(3, 2) })
     refuses("attn_mask is f32%[2,3,3%], expected %[4,3,3%]", { attn_mask = gr.zeros(2, 3, 3) })
     refuses("attn_mask is i64%[3,3%], expected u8 %(1 = ignored%) or f32 %(added to the scores%)",
@@ -121,8 +124,10 @@ describe("MultiheadAttention", function()
     local m = nn.MultiheadAttention(8, 2)
     local padding = mask { { 0, 0, 1 }, { 0, 1, 0 } }
     assert.is_true(same(m(x, x, x, padding), m(x, { key_padding_mask = padding })))
-    assert.error_matches(function() m(x, { need_weight = true }) end, "unknown option 'need_weight' %(did you mean 'need_weights'")
-    assert.error_matches(function() m(x, { atn_mask = padding }) end, "unknown option 'atn_mask' %(did you mean 'attn_mask'")
+    assert.error_matches(function() m(x, { need_weight = true }) end,
+      "unknown option 'need_weight' %(did you mean 'need_weights'")
+    assert.error_matches(function() m(x, { atn_mask = padding }) end,
+      "unknown option 'atn_mask' %(did you mean 'attn_mask'")
     assert.error_matches(function() m(x, x, x, padding, { key_padding_mask = padding }) end,
       "key_padding_mask is given twice")
     assert.error_matches(function() m(x, { attn_mask = 3 }) end, "attn_mask is 3, expected a tensor")
@@ -170,5 +175,15 @@ describe("MultiheadAttention", function()
     end)
     m(x, { need_weights = true, attn_mask = gr.zeros(3, 3) })
     assert.equal(1, seen)
+  end)
+end)
+
+describe("scripts/char_gpt.lua", function()
+  it("learns a text and writes one", function()
+    local out = shell.run("%s scripts/char_gpt.lua --steps 50 --width 32 --heads 2 --layers 1 --context 32 --lr 0.01 " ..
+      "--length 80", shell.gradrun)
+    local first, last = out:match("step +1  loss ([%d.]+)"), out:match("step +50  loss ([%d.]+)")
+    assert.is_true(tonumber(last) < tonumber(first) - 1, out)
+    assert.equal(80, #out:match("\n\n(.*)\n$"))
   end)
 end)
