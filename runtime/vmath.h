@@ -12,12 +12,13 @@
 
 #define GRI_SIMD __attribute__((simd("notinbranch")))
 
+GRI_SIMD double log(double); /* in f32 kernels too, for sums that are double */
+
 #ifdef GRI_F64
 typedef double real;
 #define GRI_REAL GR_F64
 #define GRI_REAL_MAX 1.7976931348623157e308
 GRI_SIMD double exp(double);
-GRI_SIMD double log(double);
 GRI_SIMD double pow(double, double);
 GRI_SIMD double tanh(double);
 GRI_SIMD double sin(double);

@@ -9,8 +9,10 @@ describe("losses of numbers", function()
 
   it("want two tensors of one shape", function()
     for _, name in ipairs { "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss" } do
-      refused(function() gr[name](x, gr.randn(3, 1)) end, name .. ": x is f32%[3,4%], but y is f32%[3,1%]: the shapes must be equal")
-      refused(function() gr[name](x, gr.ones({ 3, 4 }, { dtype = "f64" })) end, name .. ": input 2 is f64%[3,4%], but input 1 is f32")
+      refused(function() gr[name](x, gr.randn(3, 1)) end,
+        name .. ": x is f32%[3,4%], but y is f32%[3,1%]: the shapes must be equal")
+      refused(function() gr[name](x, gr.ones({ 3, 4 }, { dtype = "f64" })) end,
+        name .. ": input 2 is f64%[3,4%], but input 1 is f32")
     end
     for _, name in ipairs { "kl_div", "binary_cross_entropy_with_logits" } do
       refused(function() gr[name](x, gr.randn(4)) end, name .. ": x is f32%[3,4%], but target is f32%[4%]")
@@ -29,9 +31,12 @@ describe("losses of numbers", function()
 
   it("want weights that broadcast to x, and leave its shape as it is", function()
     local t = gr.rand(3, 4)
-    refused(function() gr.bce_with_logits(x, t, gr.ones(3)) end, "weight is f32%[3%], which does not broadcast to x f32%[3,4%]")
-    refused(function() gr.bce_with_logits(x, t, nil, gr.ones(2, 3, 4)) end, "pos_weight is f32%[2,3,4%], which does not broadcast")
-    refused(function() gr.bce_with_logits(x, t, gr.ones({ 4 }, { dtype = "i64" })) end, "input 3 is i64%[4%], expected f32 or f64")
+    refused(function() gr.bce_with_logits(x, t, gr.ones(3)) end,
+      "weight is f32%[3%], which does not broadcast to x f32%[3,4%]")
+    refused(function() gr.bce_with_logits(x, t, nil, gr.ones(2, 3, 4)) end,
+      "pos_weight is f32%[2,3,4%], which does not broadcast")
+    refused(function() gr.bce_with_logits(x, t, gr.ones({ 4 }, { dtype = "i64" })) end,
+      "input 3 is i64%[4%], expected f32 or f64")
     assert.equal(gr.bce_with_logits(x, t):item(), gr.bce_with_logits(x, t, gr.ones(3, 1), gr.ones(4)):item())
   end)
 
@@ -66,11 +71,93 @@ describe("losses of numbers", function()
   end)
 end)
 
+describe("losses of classes", function()
+  local x = gr.randn(3, 4)
+  local function classes(list) return gr.tensor(list, { dtype = "i64" }) end
+
+  for _, name in ipairs { "cross_entropy", "nll_loss" } do
+    local f = gr[name]
+
+    it(name .. " names a class that there is not, its place, and what there is", function()
+      refused(function() f(x, classes { 1, 5, 2 }) end,
+        name .. ": target at %[2%] is 5, expected a class from 1 to 4$")
+      refused(function() f(x, classes { 1, 4, -1 }) end, "target at %[3%] is %-1, expected a class from 1 to 4$")
+      refused(function() f(x, classes { 0, 1, 2 }) end,
+        "target at %[1%] is 0, expected a class from 1 to 4: class targets count from 1 here, 0%-based labels")
+      refused(function() f(x, classes { 1, 2, 0 }, { ignore_index = 7 }) end, "target at %[3%] is 0")
+      local images, targets = gr.randn(2, 4, 3), gr.ones({ 2, 3 }, { dtype = "u8" })
+      targets[{ 2, 3 }] = 9
+      refused(function() f(images, targets) end, "target at %[2,3%] is 9, expected a class from 1 to 4")
+    end)
+
+    it(name .. " says what does not fit", function()
+      refused(function() f(x, gr.randn(3)) end, "target is f32%[3%], expected class numbers as i64 or u8")
+      refused(function() f(x, classes { 1, 2 }) end, "x is f32%[3,4%], so target must be %[3%]")
+      refused(function() f(gr.randn(2, 4, 3), classes { { 1, 2 }, { 1, 2 } }) end, "so target must be %[2,3%]")
+      refused(function() f(x, classes { 1, 2, 3 }, gr.ones(3)) end,
+        "weight is f32%[3%], expected %[4%], one for each class")
+      refused(function() f(x, classes { 1, 2, 3 }, gr.ones({ 4 }, { dtype = "f64" })) end,
+        "input 3 is f64%[4%], but input 1 is f32")
+      refused(function() f(gr.tensor(1.0), classes { 1 }) end, "x is f32%[%], expected %[n,classes%]")
+    end)
+
+    it(name .. " counts nothing for ignored targets, whatever is in their rows", function()
+      local z = x:clone()
+      z[2] = 0 / 0
+      z:requires_grad_(true)
+      local loss = f(z, classes { 1, -100, 3 })
+      assert.equal(loss:item(), f(x[{ { 1, 3, 2 } }], classes { 1, 3 }):item())
+      loss:backward()
+      assert.same({ 0, 0, 0, 0 }, z.grad[2]:totable())
+      assert.same(f(z, classes { 3, 3, 1 }, { ignore_index = 3, reduction = "none" }):totable()[2], 0)
+    end)
+
+    it(name .. " is NaN as a mean over nothing, with a gradient of 0", function()
+      local z = x:clone():requires_grad_(true)
+      local loss = f(z, classes { -100, -100, -100 })
+      assert.is_true(loss:item() ~= loss:item())
+      loss:backward()
+      assert.equal(0, z.grad:abs():sum():item())
+      assert.equal(0, f(z, classes { -100, -100, -100 }, { reduction = "sum" }):item())
+    end)
+  end
+
+  it("refuse a label_smoothing outside 0 to 1", function()
+    refused(function() gr.cross_entropy(x, classes { 1, 2, 3 }, { label_smoothing = 1.5 }) end,
+      "cross_entropy: label_smoothing is 1.5")
+    refused(function() gr.nll_loss(x, classes { 1, 2, 3 }, { label_smoothing = 0.5 }) end,
+      "nll_loss: unknown option 'label_smoothing'")
+  end)
+
+  it("are the same for rows of every length, turned or not, alone or together", function()
+    gr.manual_seed(4)
+    for _, c in ipairs { 2, 10, 32, 33, 96, 999, 1000, 1003 } do
+      local n = 70
+      local logits, t = gr.randn(n, c) * 3, gr.rand(n):mul(c):to("i64") + 1
+      local weight, options = gr.rand(c), { label_smoothing = 0.1, reduction = "none" }
+      local whole = gr.cross_entropy(logits, t, weight, options)
+      local dy = gr.rand(n)
+      local dx = gr.hidden.cross_entropy_backward(dy, logits, t, weight, options)
+      local p = -gr.log_softmax(logits:to("f64"))
+      local q = gr.one_hot(t, c):to("f64") * 0.9 + 0.1 / c
+      local want = (p * q * weight:to("f64")):sum { dim = 2 }
+      assert.is_true((whole:to("f64") - want):abs():amax():item() < 1e-5 * want:amax():item(), c)
+      for _, r in ipairs { 1, 17, 64, 70 } do
+        local one = { { r, r } }
+        assert.equal(whole[r]:item(), gr.cross_entropy(logits[one], t[one], weight, options):item())
+        local row = gr.hidden.cross_entropy_backward(dy[one], logits[one], t[one], weight, options)
+        assert.equal(0, dx[one]:ne(row):sum():item())
+      end
+    end
+  end)
+end)
+
 describe("layers of losses", function()
   it("take two tensors, and say so", function()
     local x = gr.randn(3, 4)
     refused(function() nn.MSELoss()(x) end, "MSELoss.*1 inputs, expected 2")
     refused(function() nn.BCEWithLogitsLoss()(x) end, "BCEWithLogitsLoss.*1 inputs, expected 2 to 4")
+    refused(function() nn.CrossEntropyLoss()(x) end, "CrossEntropyLoss.*1 inputs, expected 2 to 3")
     refused(function() nn.HuberLoss({ beta = 1 }) end, "unknown option 'beta'")
     assert.equal(gr.l1_loss(x, x + 2, { reduction = "sum" }):item(), nn.L1Loss("sum")(x, x + 2):item())
   end)

@@ -13,6 +13,12 @@ GR_LAYER(SmoothL1Loss) = {.info = {.name = "SmoothL1Loss", .doc = "|x - y|, quad
 GR_LAYER(BCEWithLogitsLoss) = {
     .info = {.name = "BCEWithLogitsLoss", .doc = "Loss of yes and no from logits: (x, target, weight?, pos_weight?)"},
     .op = &gri_op_bce_with_logits, .inputs = 4, .optional = 2};
+GR_LAYER(CrossEntropyLoss) = {
+    .info = {.name = "CrossEntropyLoss", .doc = "-log softmax(x) at the target class: (x, target, weight?)"},
+    .op = &gri_op_cross_entropy, .inputs = 3, .optional = 1};
+GR_LAYER(NLLLoss) = {
+    .info = {.name = "NLLLoss", .doc = "-x at the target class, of log-probabilities: (x, target, weight?)"},
+    .op = &gri_op_nll_loss, .inputs = 3, .optional = 1};
 GR_LAYER(KLDivLoss) = {
     .info = {.name = "KLDivLoss", .doc = "target (log target - x), the divergence of log-probabilities x"},
     .op = &gri_op_kl_div, .inputs = 2};

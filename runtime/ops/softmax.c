@@ -103,21 +103,13 @@ static const gr_attr softmax_schema[] = {
 /* ---- softmax ---- */
 
 static void softmax_row(int64_t n, const real *x, const real *unused, real *y) {
-    real m, scale = (real)(1 / gri_row_exp(n, x, y, &m));
     (void)unused;
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] *= scale;
+    gri_row_softmax(n, x, 1, y);
 }
 
 static void softmax_columns(int64_t n, int64_t stride, int64_t w, const real *x, const real *unused, real *y) {
-    _Alignas(64) real scale[GRI_COLUMNS];
-    double sum[GRI_COLUMNS];
     (void)unused;
-    gri_columns_exp(n, stride, w, x, y, scale, sum);
-    for (int64_t k = 0; k < w; k++) scale[k] = (real)(1 / sum[k]);
-    for (int64_t i = 0; i < n; i++)
-#pragma omp simd
-        for (int64_t k = 0; k < w; k++) y[i * stride + k] *= scale[k];
+    gri_columns_softmax(n, stride, w, x, NULL, y);
 }
 
 static gr_status softmax_kernel(gri_call *c) { return softmax_run(c, softmax_row, softmax_columns); }

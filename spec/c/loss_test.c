@@ -2,6 +2,7 @@
 #include "check.h"
 
 typedef struct { int64_t reduction; } word_attrs; /* as the ops have them */
+typedef struct { int64_t reduction, ignore_index; double label_smoothing; } class_attrs;
 typedef struct { bool training; double eps; } norm_attrs;
 typedef struct { double p; int64_t seed, counter; } drop_attrs;
 
@@ -44,7 +45,7 @@ static void cross_entropy_values(void **unused) {
         for (int64_t i = 0; i < t->numel; i++)
             check_put(t, i, 1 + floor(check_random(&state) * (double)(c < 255 ? c : 255)));
         double sum = 0;
-        gr_tensor *in[] = {x, t}, *y = apply(ctx, "cross_entropy", 2, in, &(word_attrs){2});
+        gr_tensor *in[] = {x, t}, *y = apply(ctx, "cross_entropy", 2, in, &(class_attrs){2, -100, 0});
         assert_true(gri_same_dims(y->rank, y->dims, t->rank, t->dims));
         for (int64_t r = 0; r < t->numel; r++) {
             double want = entropy_of(x, t, r, inner);
@@ -52,7 +53,7 @@ static void cross_entropy_values(void **unused) {
             sum += want;
         }
         gr_release(y);
-        y = apply(ctx, "cross_entropy", 2, in, &(word_attrs){1});
+        y = apply(ctx, "cross_entropy", 2, in, &(class_attrs){1, -100, 0});
         check_close(y, 1, &sum, 1e-6);
         gr_release(y);
         sum /= (double)t->numel;
@@ -97,7 +98,7 @@ static void cross_entropy_of_nothing(void **unused) {
     gr_tensor *x = check_tensor(ctx, GR_F32, CHECK_DIMS(0, 4), -1, 1, &state);
     gr_tensor *t = check_tensor(ctx, GR_I64, CHECK_DIMS(0), 1, 1, &state), *in[2] = {x, t}, *y;
     for (int r = 0; r < 2; r++) {
-        y = apply(ctx, "cross_entropy", 2, in, &(word_attrs){r});
+        y = apply(ctx, "cross_entropy", 2, in, &(class_attrs){r, -100, 0});
         check_close(y, 1, (double[]){r == 0 ? NAN : 0}, 0);
         gr_release(y);
     }
@@ -129,7 +130,7 @@ static void gradients_of_cross_entropy(void **unused) {
     gr_ctx *ctx = check_ctx(1, NULL);
     uint64_t state = 7;
     for (int64_t r = 0; r < 3; r++) {
-        word_attrs a = {r};
+        class_attrs a = {r, -100, 0};
         gr_tensor *x = check_tensor(ctx, GR_F64, CHECK_DIMS(3, 4), -1, 1, &state);
         gr_tensor *t = check_values(ctx, GR_U8, CHECK_DIMS(3), (double[]){4, 1, 2}), *in[3] = {x, t};
         check_gradients(ctx, "cross_entropy", 2, in, &a, 1);
