@@ -99,7 +99,7 @@ describe("a saved value comes back", function()
   it("under names that no other has", function()
     local back = comes_back {
       ["a.b"] = gr.ones(1), a = { b = gr.zeros(2), ["b_2"] = gr.ones(3) }, [1] = gr.ones(4), ["1"] = gr.ones(5),
-      ["\xff\0"] = gr.ones(6), d = gr.dict { x = gr.ones(7) }, ["d.x"] = gr.ones(8), e = { gr.ones(9), gr.ones(10) },
+      ["\xff\0"] = gr.ones(6), ["\xfe"] = gr.dict { x = gr.ones(1) }, d = gr.dict { x = gr.ones(7) }, ["d.x"] = gr.ones(8), e = { gr.ones(9), gr.ones(10) },
     }
     assert.equal(7, #back.d.x)
   end)

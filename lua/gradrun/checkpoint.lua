@@ -59,12 +59,14 @@ end
 
 local encode
 
+-- A path as it may stand in a file.
+local function as_text(path)
+  return is_text(path) and path or path:gsub("[\0\128-\255]", function(c) return ("%%%02x"):format(c:byte()) end)
+end
+
 -- A name for a tensor at this path that no other has.
 local function claim(out, path)
-  local name = path == "" and "value" or path
-  if not is_text(name) then
-    name = name:gsub("[\0\128-\255]", function(c) return ("%%%02x"):format(c:byte()) end)
-  end
+  local name = path == "" and "value" or as_text(path)
   local free, n = name, 1
   while out.taken[free] do
     n = n + 1
@@ -75,6 +77,7 @@ local function claim(out, path)
 end
 
 local function encode_dict(dict, path, out)
+  path = as_text(path)
   local prefix, n, names = path == "" and "" or path .. ".", 1, {}
   local function free()
     for name in pairs(dict) do if out.taken[prefix .. name] then return false end end
@@ -405,6 +408,7 @@ end
 -- with random = false the random state stays as it is. nil and a message if the file cannot be read, is damaged, or
 -- holds no such object; raises if a state does not fit its object.
 -- index_base = 0: the numbers in another program's names count from 0, as PyTorch's; they become ours, from 1.
+-- (The "num_batches_tracked" of its batch norms has no counterpart: load_state_dict with partial, or drop it.)
 function checkpoint.load(path, options)
   local objects = {}
   options = options or {}

@@ -24,7 +24,7 @@ local before = gr.memory()
 -- Not called at random: what writes files, runs for as long as it is told, or starts threads without end.
 local APART = { ["gr.save"] = true, ["gr.make_directory"] = true, ["gr.fit"] = true, ["gr.threads"] = true,
                 ["gr.memory_limit"] = true, ["gr.detect_anomaly"] = true, ["gr.data.write_npy"] = true,
-                ["gr.data.write_npz"] = true, ["gr.data.write_csv"] = true }
+                ["gr.data.write_npz"] = true, ["gr.data.write_csv"] = true, ["gr.safetensors.write"] = true }
 
 local functions, names, seen = {}, {}, {}
 local function collect(path, t)

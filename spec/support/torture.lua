@@ -70,6 +70,16 @@ end)
 show("outlives", out)
 out:backward()
 
+-- states to a file and back
+local path = os.tmpname()
+assert(gr.save(path, { m = m, opt = opt, list = { 1.5, "x", [true] = gr.ones(2) } }))
+local copy = model()
+local again = gr.optim.AdamW({ { params = copy[1]:parameters() }, { params = copy[4]:parameters() } })
+local rest = gr.load(path, { m = copy, opt = again })
+show("saved", gr.diff({ m, opt }, { copy, again }), rest.list[1], rest.list[2], rest.list[true])
+show("partly", #copy:load_state_dict(gr.dict { ["1.weight"] = gr.zeros(4, 3) }, { partial = true }).missing)
+os.remove(path)
+
 -- errors on the way
 show("raised", (pcall(function()
   local bad = gr.func { forward = function(_, t) return t end, backward = function() error { code = 7 } end }
