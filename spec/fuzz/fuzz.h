@@ -170,7 +170,9 @@ static int fuzz_main(int argc, char **argv, const char *pattern, const char *wor
     double seconds = argc > 1 ? atof(argv[1]) : 10;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
     fuzz_state f = {.random = seed * 2 + 1, .words = words};
-    char path[] = "/tmp/gradrun-fuzz-XXXXXX";
+    /* in memory where that can be: some file systems write to the disk whatever is truncated and closed */
+    char disk[] = "/tmp/gradrun-fuzz-XXXXXX", memory[] = "/dev/shm/gradrun-fuzz-XXXXXX";
+    char *path = access("/dev/shm", W_OK) == 0 ? memory : disk;
     gr_ctx *ctx;
     gr_config cfg;
     gr_config_init(&cfg);
