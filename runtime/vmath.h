@@ -113,7 +113,7 @@ static inline float r_exp_falling(float x) {
 
 /* 1 / (1 + e^-x), from e^-|x|: nothing overflows. */
 static inline real r_sigmoid(real x) {
-    real z = r_exp(-r_abs(x));
+    real z = r_exp_falling(-r_abs(x));
     return (x < 0 ? z : 1) / (1 + z);
 }
 

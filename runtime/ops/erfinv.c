@@ -35,8 +35,8 @@ static void erfinv_loop(int64_t n, void *const *p, const void *attrs) {
 #pragma omp simd
     for (int64_t i = 0; i < GRI_RUN(n); i++) {
         real size = r_abs(x[i]), center = erfinv_center(x[i] / 2);
-        real share = (1 - size) / 2;
-        real tail = r_copysign(erfinv_tail(share > 0 ? share : size), x[i]); /* logarithms of what is below 0 are slow */
+        real share = (1 - size) / 2; /* where it is below 0, size takes its place: the logarithm is slow there */
+        real tail = r_copysign(erfinv_tail(share > 0 ? share : size), x[i]);
         real inside = size <= (real)0.85 ? center : tail;
         real outside = size == 1 ? x[i] * (real)INFINITY : (real)NAN;
         y[i] = size < 1 ? inside : outside;
