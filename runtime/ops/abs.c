@@ -21,7 +21,7 @@ static void abs_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status abs_forward(gri_call *c) { return gri_map(c, abs_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(abs);
 
-static gr_status abs_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[0]); }
+static gr_status abs_rule(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[0]); }
 
 static const gr_case abs_cases[] = {
     {.in = "3", .give = "{-1.5, 2, -0.25}", .want = "{1.5, 2, 0.25}"},
@@ -34,7 +34,7 @@ GR_OP(abs) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = abs_shape,
     .forward = abs_kernels,
-    .backward = abs_backward_rule,
+    .backward = abs_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -52,7 +52,7 @@ static gr_status abs_backward_forward(gri_call *c) {
 }
 GR_KERNEL(abs_backward);
 
-static gr_status abs_backward_backward(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[1]); }
+static gr_status abs_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[1]); }
 
 static const gr_case abs_backward_cases[] = {
     {.in = "3 3", .give = "{2, 3, 4}, {-0.5, 0, 7}", .want = "{-2, 0, 4}", .no_grad = true},
@@ -66,5 +66,5 @@ GR_OP(abs_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = abs_backward_kernels,
-    .backward = abs_backward_backward,
+    .backward = abs_backward_rule,
 };

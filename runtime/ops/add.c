@@ -15,7 +15,7 @@ static void add_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status add_forward(gri_call *c) { return gri_map(c, add_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(add);
 
-static gr_status add_backward(gri_grad *g) {
+static gr_status add_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
     return gri_emit_same(g, 1, g->dy[0]);
 }
@@ -33,5 +33,5 @@ GR_OP(add) = {
     .elementwise = true,
     .shape = gri_shape_broadcast,
     .forward = add_kernels,
-    .backward = add_backward,
+    .backward = add_rule,
 };

@@ -94,7 +94,7 @@ GR_KERNEL(amax);
 static gr_status amin_forward(gri_call *c) { return amax_run(c, &amin_reduction, &amin_whole_reduction); }
 GR_KERNEL(amin);
 
-static gr_status amax_backward(gri_grad *g) {
+static gr_status amax_rule(gri_grad *g) {
     const gri_reduce_attrs *a = g->attrs;
     gr_tensor *x = g->in[0], *y, *dy, *ties, *share;
     uint32_t mask;
@@ -128,7 +128,7 @@ GR_OP(amax) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = amax_shape,
     .forward = amax_kernels,
-    .backward = amax_backward,
+    .backward = amax_rule,
 };
 
 static const gr_case amin_cases[] = {
@@ -149,5 +149,5 @@ GR_OP(amin) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = amax_shape,
     .forward = amin_kernels,
-    .backward = amax_backward,
+    .backward = amax_rule,
 };

@@ -53,7 +53,7 @@ static gr_status scaled_dot_product_attention_forward(gri_call *c) {
 }
 GR_KERNEL(scaled_dot_product_attention);
 
-static gr_status scaled_dot_product_attention_backward(gri_grad *g) {
+static gr_status scaled_dot_product_attention_rule(gri_grad *g) {
     static const int to[] = {ATTENTION_Q, ATTENTION_K, ATTENTION_V, ATTENTION_MASK};
     gr_tensor *mask = g->n_in > ATTENTION_MASK ? g->in[ATTENTION_MASK] : NULL;
     gr_tensor *in[] = {g->dy[0], g->in[ATTENTION_Q], g->in[ATTENTION_K], g->in[ATTENTION_V], mask};
@@ -90,5 +90,5 @@ GR_OP(scaled_dot_product_attention) = {
     .sets_only = true,
     .shape = scaled_dot_product_attention_shape,
     .forward = scaled_dot_product_attention_kernels,
-    .backward = scaled_dot_product_attention_backward,
+    .backward = scaled_dot_product_attention_rule,
 };

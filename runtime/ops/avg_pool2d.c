@@ -182,7 +182,7 @@ GR_KERNEL(avg_pool2d);
 static gr_status avg_pool2d_shape(gri_call *c) { return gri_pool_shape(c, 4); }
 static gr_status avg_pool1d_shape(gri_call *c) { return gri_pool_shape(c, 3); }
 
-static gr_status avg_pool2d_backward_rule(gri_grad *g) {
+static gr_status avg_pool2d_rule(gri_grad *g) {
     gri_pool_attrs a = *(const gri_pool_attrs *)g->attrs;
     const gri_spec *x = gri_input_spec(g, 0);
     if (!x) return GR_OK;
@@ -223,7 +223,7 @@ GR_OP(avg_pool2d) = {
     .sets_only = true,
     .shape = avg_pool2d_shape,
     .forward = avg_pool2d_kernels,
-    .backward = avg_pool2d_backward_rule,
+    .backward = avg_pool2d_rule,
 };
 
 static const gr_attr avg_pool1d_schema[] = {
@@ -245,7 +245,7 @@ GR_OP(avg_pool1d) = {
     .sets_only = true,
     .shape = avg_pool1d_shape,
     .forward = avg_pool2d_kernels,
-    .backward = avg_pool2d_backward_rule,
+    .backward = avg_pool2d_rule,
 };
 
 static const gr_attr adaptive_avg_pool2d_schema[] = {
@@ -269,7 +269,7 @@ GR_OP(adaptive_avg_pool2d) = {
     .sets_only = true,
     .shape = avg_pool2d_shape,
     .forward = avg_pool2d_kernels,
-    .backward = avg_pool2d_backward_rule,
+    .backward = avg_pool2d_rule,
 };
 
 /* ---- avg_pool2d_backward ---- */
@@ -303,7 +303,7 @@ static gr_status avg_pool2d_backward_kernel(gri_call *c) {
 static gr_status avg_pool2d_backward_forward(gri_call *c) { return gri_dense(c, avg_pool2d_backward_kernel); }
 GR_KERNEL(avg_pool2d_backward);
 
-static gr_status avg_pool2d_backward_backward(gri_grad *g) {
+static gr_status avg_pool2d_backward_rule(gri_grad *g) {
     const gri_pool_attrs *a = g->attrs;
     const gr_op *op = gri_pool_adaptive(a) ? &gri_op_adaptive_avg_pool2d
                       : a->shape.n == 3    ? &gri_op_avg_pool1d
@@ -331,5 +331,5 @@ GR_OP(avg_pool2d_backward) = {
              .doc = "dy spread evenly over the windows of an input of the given shape"},
     .shape = avg_pool2d_backward_shape,
     .forward = avg_pool2d_backward_kernels,
-    .backward = avg_pool2d_backward_backward,
+    .backward = avg_pool2d_backward_rule,
 };

@@ -265,7 +265,7 @@ static gr_status batch_norm_to_running(gri_grad *g) {
     return gri_emit_same(g, BATCH_NORM_RUNNING_VAR, t);
 }
 
-static gr_status batch_norm_backward_rule(gri_grad *g) {
+static gr_status batch_norm_rule(gri_grad *g) {
     const gri_batch_norm_attrs *a = g->attrs;
     static const int to[] = {BATCH_NORM_X, BATCH_NORM_WEIGHT, BATCH_NORM_BIAS};
     gr_tensor *weight = g->n_in > BATCH_NORM_WEIGHT ? g->in[BATCH_NORM_WEIGHT] : NULL;
@@ -301,7 +301,7 @@ GR_OP(batch_norm) = {
     .sets_only = true,
     .shape = batch_norm_shape,
     .forward = batch_norm_kernels,
-    .backward = batch_norm_backward_rule,
+    .backward = batch_norm_rule,
 };
 
 /* ---- its derivative as an op ---- */

@@ -81,7 +81,7 @@ static gr_status bce_with_logits_to_weights(gri_grad *g, gr_tensor *plain, gr_te
     return GRI_EMIT(g, BCE_POS_WEIGHT, mul, seed, t);
 }
 
-static gr_status bce_with_logits_backward_rule(gri_grad *g) {
+static gr_status bce_with_logits_rule(gri_grad *g) {
     gr_tensor *x = g->in[BCE_X], *plain, *seed, *scale, *minus_s;
     gr_tensor *weight = g->n_in > BCE_WEIGHT ? g->in[BCE_WEIGHT] : NULL;
     gr_tensor *pos_weight = g->n_in > BCE_POS_WEIGHT ? g->in[BCE_POS_WEIGHT] : NULL;
@@ -119,7 +119,7 @@ GR_OP(bce_with_logits) = {
     .keeps = GRI_KEEP_ALL_IN,
     .shape = bce_with_logits_shape,
     .forward = bce_with_logits_kernels,
-    .backward = bce_with_logits_backward_rule,
+    .backward = bce_with_logits_rule,
 };
 
 /* ---- its derivative as an op ---- */

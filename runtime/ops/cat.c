@@ -59,7 +59,7 @@ static gr_status cat_forward(gri_call *c) {
 }
 GR_KERNEL(cat);
 
-static gr_status cat_backward(gri_grad *g) {
+static gr_status cat_rule(gri_grad *g) {
     gri_narrow_attrs part = {.dim = ((const cat_attrs *)g->attrs)->dim};
     if (part.dim < 0) part.dim += g->dy[0]->rank;
     for (int i = 0; i < g->n_in; i++) {
@@ -88,7 +88,7 @@ GR_OP(cat) = {
     .input_specs = true,
     .shape = cat_shape,
     .forward = cat_kernels,
-    .backward = cat_backward,
+    .backward = cat_rule,
 };
 
 /* ---- stack ---- */
@@ -126,7 +126,7 @@ static gr_status stack_forward(gri_call *c) {
 }
 GR_KERNEL(stack);
 
-static gr_status stack_backward(gri_grad *g) {
+static gr_status stack_rule(gri_grad *g) {
     gri_select_attrs part = {.dim = ((const cat_attrs *)g->attrs)->dim};
     for (int i = 0; i < g->n_in; i++) {
         part.index = i;
@@ -149,5 +149,5 @@ GR_OP(stack) = {
                     "first if none is given."},
     .shape = stack_shape,
     .forward = stack_kernels,
-    .backward = stack_backward,
+    .backward = stack_rule,
 };

@@ -36,7 +36,7 @@ static void clamp_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status clamp_forward(gri_call *c) { return gri_map(c, clamp_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(clamp);
 
-static gr_status clamp_backward_rule(gri_grad *g) {
+static gr_status clamp_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_clamp_backward, 2, GRI_TENSORS(g->dy[0], g->in[0]), g->attrs);
 }
 
@@ -59,7 +59,7 @@ GR_OP(clamp) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = clamp_shape,
     .forward = clamp_kernels,
-    .backward = clamp_backward_rule,
+    .backward = clamp_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -77,7 +77,7 @@ static gr_status clamp_backward_forward(gri_call *c) {
 }
 GR_KERNEL(clamp_backward);
 
-static gr_status clamp_backward_backward(gri_grad *g) {
+static gr_status clamp_backward_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_clamp_backward, 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs);
 }
 
@@ -94,5 +94,5 @@ GR_OP(clamp_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = clamp_backward_kernels,
-    .backward = clamp_backward_backward,
+    .backward = clamp_backward_rule,
 };

@@ -3,7 +3,7 @@
  * dx = dy. Nothing is kept. */
 #include "iter.h"
 
-static gr_status clone_backward(gri_grad *g) { return gri_emit_same(g, 0, g->dy[0]); }
+static gr_status clone_rule(gri_grad *g) { return gri_emit_same(g, 0, g->dy[0]); }
 
 /* ---- clone ---- */
 
@@ -26,7 +26,7 @@ GR_OP(clone) = {
              .doc = "A copy of x in memory of its own, row-major. Its gradient is that of x."},
     .shape = clone_shape,
     .forward = clone_kernels,
-    .backward = clone_backward,
+    .backward = clone_rule,
 };
 
 /* ---- contiguous ---- */
@@ -45,5 +45,5 @@ GR_OP(contiguous) = {
     .info = {.name = "contiguous", .inputs = "x", .cases = contiguous_cases,
              .doc = "x itself if its elements lie in row-major order without gaps, else a copy that does."},
     .view = contiguous_view,
-    .backward = clone_backward,
+    .backward = clone_rule,
 };

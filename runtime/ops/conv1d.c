@@ -14,7 +14,7 @@ static gr_status conv1d_forward(gri_call *c) {
 }
 GR_KERNEL(conv1d);
 
-static gr_status conv1d_backward(gri_grad *g) { return gri_op_conv2d.backward(g); }
+static gr_status conv1d_rule(gri_grad *g) { return gri_op_conv2d.backward(g); }
 
 static const gr_attr conv1d_schema[] = {
     {"stride", GR_ATTR_INT, offsetof(gri_conv2d_attrs, stride[1]), .value = 1, .min = 1, .max = 1 << 30},
@@ -42,5 +42,5 @@ GR_OP(conv1d) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv1d_shape,
     .forward = conv1d_kernels,
-    .backward = conv1d_backward,
+    .backward = conv1d_rule,
 };

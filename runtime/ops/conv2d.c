@@ -174,7 +174,7 @@ static gr_status conv2d_input_grad_emit(gri_grad *g, int input, gr_tensor *dy, g
     return gri_emit(g, input, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(dy, w), &a);
 }
 
-static gr_status conv2d_backward(gri_grad *g) {
+static gr_status conv2d_rule(gri_grad *g) {
     GR_TRY(conv2d_input_grad_emit(g, 0, g->dy[0], g->in[1], g->in[0]));
     return conv2d_weight_grad_emit(g, (int[]){1, 2}, g->in[0], g->dy[0], g->in[1]);
 }
@@ -210,7 +210,7 @@ GR_OP(conv2d) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv2d_shape,
     .forward = conv2d_kernels,
-    .backward = conv2d_backward,
+    .backward = conv2d_rule,
 };
 
 /* ---- conv2d_input_grad ------------------------------------------------------------------------------------ */
@@ -294,7 +294,7 @@ GR_KERNEL(conv2d_input_grad);
 
 static const gr_op *conv2d_of(const gr_tensor *w) { return w->rank == 3 ? &gri_op_conv1d : &gri_op_conv2d; }
 
-static gr_status conv2d_input_grad_backward(gri_grad *g) {
+static gr_status conv2d_input_grad_rule(gri_grad *g) {
     GR_TRY(gri_emit(g, 0, conv2d_of(g->in[1]), 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs));
     return conv2d_weight_grad_emit(g, (int[]){1, -1}, g->dy[0], g->in[0], g->in[1]);
 }
@@ -315,7 +315,7 @@ GR_OP(conv2d_input_grad) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv2d_input_grad_shape,
     .forward = conv2d_input_grad_kernels,
-    .backward = conv2d_input_grad_backward,
+    .backward = conv2d_input_grad_rule,
 };
 
 /* ---- conv2d_weight_grad ----------------------------------------------------------------------------------- */
@@ -433,7 +433,7 @@ static gr_status conv2d_weight_grad_forward(gri_call *c) { return gri_dense(c, c
 GR_KERNEL(conv2d_weight_grad);
 
 /* ⟨V, dW⟩ + ⟨v, db⟩ = ⟨dy, x * V + v⟩. */
-static gr_status conv2d_weight_grad_backward(gri_grad *g) {
+static gr_status conv2d_weight_grad_rule(gri_grad *g) {
     gr_tensor *v = g->dy[0], *bias = g->dy[1], *dy = g->in[1];
     if (v) {
         GR_TRY(conv2d_input_grad_emit(g, 0, dy, v, g->in[0]));
@@ -464,5 +464,5 @@ GR_OP(conv2d_weight_grad) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv2d_weight_grad_shape,
     .forward = conv2d_weight_grad_kernels,
-    .backward = conv2d_weight_grad_backward,
+    .backward = conv2d_weight_grad_rule,
 };

@@ -78,7 +78,7 @@ static gr_status conv_transpose2d_forward(gri_call *c) {
 }
 GR_KERNEL(conv_transpose2d);
 
-static gr_status conv_transpose2d_backward(gri_grad *g) {
+static gr_status conv_transpose2d_rule(gri_grad *g) {
     gr_tensor *x = g->in[0], *w = g->in[1], *dy = g->dy[0];
     gri_conv2d_attrs a = ((const gri_conv_transpose2d_attrs *)g->attrs)->conv;
     GR_TRY(gri_emit(g, 0, &gri_op_conv2d, 2, GRI_TENSORS(dy, w), &a));
@@ -119,5 +119,5 @@ GR_OP(conv_transpose2d) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = conv_transpose2d_shape,
     .forward = conv_transpose2d_kernels,
-    .backward = conv_transpose2d_backward,
+    .backward = conv_transpose2d_rule,
 };

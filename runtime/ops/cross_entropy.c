@@ -151,7 +151,7 @@ done:
 }
 GR_KERNEL(cross_entropy);
 
-static gr_status cross_entropy_backward_rule(gri_grad *g) {
+static gr_status cross_entropy_rule(gri_grad *g) {
     gr_tensor *weight = g->n_in > 2 ? g->in[2] : NULL, *in[] = {g->dy[0], g->in[0], g->in[1], weight}, *p;
     int64_t dim = gri_class_dim(g->in[0]);
     GR_TRY(gri_emit(g, 0, &gri_op_cross_entropy_backward, 4, in, g->attrs));
@@ -193,7 +193,7 @@ GR_OP(cross_entropy) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),
     .shape = gri_class_shape,
     .forward = cross_entropy_kernels,
-    .backward = cross_entropy_backward_rule,
+    .backward = cross_entropy_rule,
 };
 
 /* ---- its derivative as an op ---- */

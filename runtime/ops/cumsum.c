@@ -208,7 +208,7 @@ static gr_status cumsum_forward(gri_call *c) {
 }
 GR_KERNEL(cumsum);
 
-static gr_status cumsum_backward_rule(gri_grad *g) {
+static gr_status cumsum_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_cumsum_backward, 1, g->dy, g->attrs);
 }
 
@@ -237,7 +237,7 @@ GR_OP(cumsum) = {
     .sets_only = true,
     .shape = cumsum_shape,
     .forward = cumsum_kernels,
-    .backward = cumsum_backward_rule,
+    .backward = cumsum_rule,
 };
 
 /* ---- from the other end ---- */
@@ -251,7 +251,7 @@ static gr_status cumsum_backward_kernel(gri_call *c) { return cumsum_run(c, true
 static gr_status cumsum_backward_forward(gri_call *c) { return gri_dense(c, cumsum_backward_kernel); }
 GR_KERNEL(cumsum_backward);
 
-static gr_status cumsum_backward_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_cumsum, 1, g->dy, g->attrs); }
+static gr_status cumsum_backward_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_cumsum, 1, g->dy, g->attrs); }
 
 static const gr_case cumsum_backward_cases[] = {
     {.in = "4", .attrs = "dim=1", .give = "{1,2,3,4}", .want = "{10,9,7,4}"},
@@ -268,5 +268,5 @@ GR_OP(cumsum_backward) = {
     .sets_only = true,
     .shape = cumsum_backward_shape,
     .forward = cumsum_backward_kernels,
-    .backward = cumsum_backward_backward,
+    .backward = cumsum_backward_rule,
 };

@@ -165,7 +165,7 @@ static gr_status diag_embed_shape(gri_call *c) {
 static gr_status diag_embed_forward(gri_call *c) { return diagonal_put(c, c->attrs); }
 GR_KERNEL(diag_embed);
 
-static gr_status diag_embed_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_diagonal, 1, g->dy, g->attrs); }
+static gr_status diag_embed_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_diagonal, 1, g->dy, g->attrs); }
 
 static const gr_attr diag_embed_schema[] = {DIAGONAL_SCHEMA(diagonal_attrs, , -2, -1), GR_ATTR_END};
 
@@ -184,5 +184,5 @@ GR_OP(diag_embed) = {
                     "diagonals, else zeros. offset: that many columns to the right, negative ones rows down."},
     .shape = diag_embed_shape,
     .forward = diag_embed_kernels,
-    .backward = diag_embed_backward,
+    .backward = diag_embed_rule,
 };

@@ -17,7 +17,7 @@ static void div_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status div_forward(gri_call *c) { return gri_map(c, div_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(div);
 
-static gr_status div_backward_rule(gri_grad *g) {
+static gr_status div_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, div, g->dy[0], g->in[1]));
     return GRI_EMIT(g, 1, div_backward, g->dy[0], g->out[0], g->in[1]);
 }
@@ -36,7 +36,7 @@ GR_OP(div) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast_float,
     .forward = div_kernels,
-    .backward = div_backward_rule,
+    .backward = div_rule,
 };
 
 /* ---- its derivative to b as an op ---- */
@@ -54,7 +54,7 @@ static gr_status div_backward_forward(gri_call *c) {
 }
 GR_KERNEL(div_backward);
 
-static gr_status div_backward_backward(gri_grad *g) {
+static gr_status div_backward_rule(gri_grad *g) {
     gr_tensor *dy = g->in[0], *y = g->in[1], *b = g->in[2];
     GR_TRY(GRI_EMIT(g, 0, div_backward, g->dy[0], y, b));
     GR_TRY(GRI_EMIT(g, 1, div_backward, g->dy[0], dy, b));
@@ -73,5 +73,5 @@ GR_OP(div_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,
     .forward = div_backward_kernels,
-    .backward = div_backward_backward,
+    .backward = div_backward_rule,
 };

@@ -64,7 +64,7 @@ static gr_status dropout_kernel(gri_call *c) {
 static gr_status dropout_forward(gri_call *c) { return gri_dense(c, dropout_kernel); }
 GR_KERNEL(dropout);
 
-static gr_status dropout_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_dropout, 1, g->dy, g->attrs); }
+static gr_status dropout_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_dropout, 1, g->dy, g->attrs); }
 
 static const gr_attr dropout_schema[] = {
     {"p", GR_ATTR_REAL, offsetof(gri_dropout_attrs, p), .value = 0.5, .min = 0, .max = 1},
@@ -86,5 +86,5 @@ GR_OP(dropout) = {
     .sets_only = true,
     .shape = dropout_shape,
     .forward = dropout_kernels,
-    .backward = dropout_backward,
+    .backward = dropout_rule,
 };

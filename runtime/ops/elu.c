@@ -20,7 +20,7 @@ static void elu_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status elu_forward(gri_call *c) { return gri_map(c, elu_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(elu);
 
-static gr_status elu_backward_rule(gri_grad *g) {
+static gr_status elu_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_elu_backward, 2, GRI_TENSORS(g->dy[0], g->in[0]), g->attrs);
 }
 
@@ -42,7 +42,7 @@ GR_OP(elu) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = elu_kernels,
-    .backward = elu_backward_rule,
+    .backward = elu_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -62,7 +62,7 @@ static gr_status elu_backward_forward(gri_call *c) {
 }
 GR_KERNEL(elu_backward);
 
-static gr_status elu_backward_backward(gri_grad *g) {
+static gr_status elu_backward_rule(gri_grad *g) {
     gr_tensor *dy = g->in[0], *x = g->in[1], *t, *zero, *above;
     GR_TRY(gri_emit(g, 0, &gri_op_elu_backward, 2, GRI_TENSORS(g->dy[0], x), g->attrs));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -85,5 +85,5 @@ GR_OP(elu_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = elu_backward_kernels,
-    .backward = elu_backward_backward,
+    .backward = elu_backward_rule,
 };

@@ -57,7 +57,7 @@ static gr_status embedding_forward(gri_call *c) {
 }
 GR_KERNEL(embedding);
 
-static gr_status embedding_backward(gri_grad *g) {
+static gr_status embedding_rule(gri_grad *g) {
     if (!gri_needs(g, 1)) return GR_OK;
     const gri_spec *weight = gri_input_spec(g, 1);
     gr_tensor *x = g->in[0], *dy;
@@ -90,5 +90,5 @@ GR_OP(embedding) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = embedding_shape,
     .forward = embedding_kernels,
-    .backward = embedding_backward,
+    .backward = embedding_rule,
 };

@@ -16,7 +16,7 @@ static void erf_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status erf_forward(gri_call *c) { return gri_map(c, erf_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(erf);
 
-static gr_status erf_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, erf_backward, g->dy[0], g->in[0]); }
+static gr_status erf_rule(gri_grad *g) { return GRI_EMIT(g, 0, erf_backward, g->dy[0], g->in[0]); }
 
 static const gr_case erf_cases[] = {
     {.in = "4", .give = "{-1, 0, 0.5, 2}", .want = "{-0.842700793, 0, 0.520499878, 0.995322265}"},
@@ -30,7 +30,7 @@ GR_OP(erf) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = erf_kernels,
-    .backward = erf_backward_rule,
+    .backward = erf_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -50,7 +50,7 @@ static gr_status erf_backward_forward(gri_call *c) {
 }
 GR_KERNEL(erf_backward);
 
-static gr_status erf_backward_backward(gri_grad *g) {
+static gr_status erf_backward_rule(gri_grad *g) {
     gr_tensor *t, *two;
     GR_TRY(GRI_EMIT(g, 0, erf_backward, g->dy[0], g->in[1]));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -72,5 +72,5 @@ GR_OP(erf_backward) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,
     .forward = erf_backward_kernels,
-    .backward = erf_backward_backward,
+    .backward = erf_backward_rule,
 };

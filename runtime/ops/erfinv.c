@@ -46,7 +46,7 @@ static void erfinv_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status erfinv_forward(gri_call *c) { return gri_map(c, erfinv_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(erfinv);
 
-static gr_status erfinv_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, erfinv_backward, g->dy[0], g->out[0]); }
+static gr_status erfinv_rule(gri_grad *g) { return GRI_EMIT(g, 0, erfinv_backward, g->dy[0], g->out[0]); }
 
 static const gr_case erfinv_cases[] = {
     {.in = "6", .give = "{-0.5, 0, 0.25, 0.84, -0.9, 0.9990234375}",
@@ -62,7 +62,7 @@ GR_OP(erfinv) = {
     .keeps = GRI_KEEP_OUT(0),
     .shape = gri_shape_same,
     .forward = erfinv_kernels,
-    .backward = erfinv_backward_rule,
+    .backward = erfinv_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -82,7 +82,7 @@ static gr_status erfinv_backward_forward(gri_call *c) {
 }
 GR_KERNEL(erfinv_backward);
 
-static gr_status erfinv_backward_backward(gri_grad *g) {
+static gr_status erfinv_backward_rule(gri_grad *g) {
     gr_tensor *t, *two;
     GR_TRY(GRI_EMIT(g, 0, erfinv_backward, g->dy[0], g->in[1]));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -104,5 +104,5 @@ GR_OP(erfinv_backward) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,
     .forward = erfinv_backward_kernels,
-    .backward = erfinv_backward_backward,
+    .backward = erfinv_backward_rule,
 };

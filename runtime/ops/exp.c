@@ -13,7 +13,7 @@ static void exp_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status exp_forward(gri_call *c) { return gri_map(c, exp_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(exp);
 
-static gr_status exp_backward(gri_grad *g) { return GRI_EMIT(g, 0, mul, g->dy[0], g->out[0]); }
+static gr_status exp_rule(gri_grad *g) { return GRI_EMIT(g, 0, mul, g->dy[0], g->out[0]); }
 
 static const gr_case exp_cases[] = {
     {.in = "4", .give = "{-1, 0, 2, -1/0}", .want = "{0.367879441, 1, 7.38905610, 0}", .no_grad = true},
@@ -26,5 +26,5 @@ GR_OP(exp) = {
     .keeps = GRI_KEEP_OUT(0),
     .shape = gri_shape_same,
     .forward = exp_kernels,
-    .backward = exp_backward,
+    .backward = exp_rule,
 };

@@ -27,7 +27,7 @@ static gr_status expand_view(gri_call *c) {
     return gri_tensor_view(x, shape->n, dims, strides, 0, &c->out[0]);
 }
 
-static gr_status expand_backward(gri_grad *g) {
+static gr_status expand_rule(gri_grad *g) {
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
     gri_shape_attrs a = {.shape = {.n = x->rank}};
@@ -53,5 +53,5 @@ GR_OP(expand) = {
              .doc = "x repeated to a larger shape without a copy: sizes of 1 grow, new ones come in front, -1 keeps\n"
                     "a size. Many elements of the result are the same memory: clone it before writing into it."},
     .view = expand_view,
-    .backward = expand_backward,
+    .backward = expand_rule,
 };

@@ -29,7 +29,7 @@ static gr_status flip_forward(gri_call *c) {
 }
 GR_KERNEL(flip);
 
-static gr_status flip_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_flip, 1, g->dy, g->attrs); }
+static gr_status flip_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_flip, 1, g->dy, g->attrs); }
 
 static const gr_attr flip_schema[] = {
     {"dims", GR_ATTR_DIMS, offsetof(flip_attrs, dims), .required = true}, GR_ATTR_END};
@@ -48,7 +48,7 @@ GR_OP(flip) = {
              .cases = flip_cases, .doc = "x in reverse order along dims, a number or a list. A copy."},
     .shape = flip_shape,
     .forward = flip_kernels,
-    .backward = flip_backward,
+    .backward = flip_rule,
 };
 
 /* ---- roll ---- */
@@ -119,7 +119,7 @@ static gr_status roll_forward(gri_call *c) {
 }
 GR_KERNEL(roll);
 
-static gr_status roll_backward(gri_grad *g) {
+static gr_status roll_rule(gri_grad *g) {
     roll_attrs back = *(const roll_attrs *)g->attrs;
     for (int i = 0; i < back.shifts.n; i++) back.shifts.v[i] = -back.shifts.v[i];
     return gri_emit(g, 0, &gri_op_roll, 1, g->dy, &back);
@@ -146,5 +146,5 @@ GR_OP(roll) = {
                     "other. Without dims, all elements in row-major order are shifted. A copy."},
     .shape = roll_shape,
     .forward = roll_kernels,
-    .backward = roll_backward,
+    .backward = roll_rule,
 };

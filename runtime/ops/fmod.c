@@ -125,7 +125,7 @@ static gr_status fmod_backward_divisor(gri_grad *g, const gr_op *whole) {
 static gr_status fmod_forward(gri_call *c) { return fmod_map(c, fmod_loop, fmod_whole_loop); }
 GR_KERNEL(fmod);
 
-static gr_status fmod_backward(gri_grad *g) {
+static gr_status fmod_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
     return fmod_backward_divisor(g, &gri_op_trunc);
 }
@@ -147,7 +147,7 @@ GR_OP(fmod) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = fmod_kernels,
-    .backward = fmod_backward,
+    .backward = fmod_rule,
 };
 
 /* ---- remainder ---- */
@@ -155,7 +155,7 @@ GR_OP(fmod) = {
 static gr_status remainder_forward(gri_call *c) { return fmod_map(c, remainder_loop, remainder_whole_loop); }
 GR_KERNEL(remainder);
 
-static gr_status remainder_backward(gri_grad *g) {
+static gr_status remainder_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
     return fmod_backward_divisor(g, &gri_op_floor);
 }
@@ -178,5 +178,5 @@ GR_OP(remainder) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = remainder_kernels,
-    .backward = remainder_backward,
+    .backward = remainder_rule,
 };

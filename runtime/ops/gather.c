@@ -177,7 +177,7 @@ static gr_status gather_forward(gri_call *c) {
 }
 GR_KERNEL(gather);
 
-static gr_status gather_backward_rule(gri_grad *g) {
+static gr_status gather_rule(gri_grad *g) {
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
     gri_gather_backward_attrs a = {.shape = {.n = x->rank}, .dim = ((const gri_index_attrs *)g->attrs)->dim};
@@ -207,7 +207,7 @@ GR_OP(gather) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = gather_shape,
     .forward = gather_kernels,
-    .backward = gather_backward_rule,
+    .backward = gather_rule,
 };
 
 /* ---- gather_backward ------------------------------------------------------------------------------------ */
@@ -245,7 +245,7 @@ static gr_status gather_backward_forward(gri_call *c) {
 }
 GR_KERNEL(gather_backward);
 
-static gr_status gather_backward_backward(gri_grad *g) {
+static gr_status gather_backward_rule(gri_grad *g) {
     gri_index_attrs a = {((const gri_gather_backward_attrs *)g->attrs)->dim};
     return gri_emit(g, 0, &gri_op_gather, 2, GRI_TENSORS(g->dy[0], g->in[1]), &a);
 }
@@ -269,7 +269,7 @@ GR_OP(gather_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = gather_backward_shape,
     .forward = gather_backward_kernels,
-    .backward = gather_backward_backward,
+    .backward = gather_backward_rule,
 };
 
 /* ---- scatter_add and scatter ---------------------------------------------------------------------------- */
@@ -302,7 +302,7 @@ static gr_status scatter_into(gri_call *c, gri_mode mode) {
 static gr_status scatter_add_forward(gri_call *c) { return scatter_into(c, GRI_ADD); }
 GR_KERNEL(scatter_add);
 
-static gr_status scatter_add_backward(gri_grad *g) {
+static gr_status scatter_add_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
     return gri_emit(g, 2, &gri_op_gather, 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs);
 }
@@ -328,7 +328,7 @@ GR_OP(scatter_add) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = scatter_shape,
     .forward = scatter_add_kernels,
-    .backward = scatter_add_backward,
+    .backward = scatter_add_rule,
 };
 
 static gr_status scatter_forward(gri_call *c) { return scatter_into(c, GRI_SET); }
@@ -352,7 +352,7 @@ static gr_status scatter_last(gri_grad *g, gr_tensor **last) {
     return GRI_EVAL(g, last, eq, table, number);
 }
 
-static gr_status scatter_backward(gri_grad *g) {
+static gr_status scatter_rule(gri_grad *g) {
     gr_tensor *zero, *taken, *last;
     GR_TRY(gri_scalar(g, &zero, 0));
     GR_TRY(gri_emit(g, 0, &gri_op_scatter, 3, GRI_TENSORS(g->dy[0], g->in[1], zero), g->attrs));
@@ -383,5 +383,5 @@ GR_OP(scatter) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = scatter_shape,
     .forward = scatter_kernels,
-    .backward = scatter_backward,
+    .backward = scatter_rule,
 };

@@ -73,7 +73,7 @@ static gr_status gelu_forward(gri_call *c) {
 }
 GR_KERNEL(gelu);
 
-static gr_status gelu_backward_rule(gri_grad *g) {
+static gr_status gelu_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_gelu_backward, 2, GRI_TENSORS(g->dy[0], g->in[0]), g->attrs);
 }
 
@@ -101,7 +101,7 @@ GR_OP(gelu) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = gelu_kernels,
-    .backward = gelu_backward_rule,
+    .backward = gelu_rule,
 };
 
 /* ---- its derivative as an op ---- */

@@ -102,7 +102,7 @@ static gr_status group_norm_kernel(gri_call *c) {
 static gr_status group_norm_forward(gri_call *c) { return gri_dense(c, group_norm_kernel); }
 GR_KERNEL(group_norm);
 
-static gr_status group_norm_backward_rule(gri_grad *g) {
+static gr_status group_norm_rule(gri_grad *g) {
     static const int to[] = {0, 1, 2};
     gr_tensor *in[] = {g->dy[0], g->in[0], g->n_in > 1 ? g->in[1] : NULL};
     return gri_emit_many(g, to, &gri_op_group_norm_backward, 3, in, g->attrs);
@@ -134,7 +134,7 @@ GR_OP(group_norm) = {
     .sets_only = true,
     .shape = group_norm_shape,
     .forward = group_norm_kernels,
-    .backward = group_norm_backward_rule,
+    .backward = group_norm_rule,
 };
 
 /* ---- its derivative as an op ---- */

@@ -74,7 +74,7 @@ static gr_status gru_kernel(gri_call *c) {
 static gr_status gru_forward(gri_call *c) { return gri_dense(c, gru_kernel); }
 GR_KERNEL(gru);
 
-static gr_status gru_backward_rule(gri_grad *g) {
+static gr_status gru_rule(gri_grad *g) {
     const gri_recurrent_attrs *a = g->attrs;
     gr_tensor *h0 = g->n_in > 3 ? g->in[3] : NULL, *made[3];
     gr_tensor *in[] = {g->in[1], g->out[0], g->out[1], h0, g->dy[0], g->dy[1]};
@@ -112,7 +112,7 @@ GR_OP(gru) = {
     .sets_only = true,
     .shape = gru_shape,
     .forward = gru_kernels,
-    .backward = gru_backward_rule,
+    .backward = gru_rule,
 };
 
 /* ---- its derivative as an op ---- */

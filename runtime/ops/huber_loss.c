@@ -39,7 +39,7 @@ static gr_status huber_loss_both(gri_grad *g, const gr_op *op, const void *attrs
     return gri_emit(g, 1, op, 3, GRI_TENSORS(g->dy[0], g->in[1], g->in[0]), attrs);
 }
 
-static gr_status huber_loss_backward_rule(gri_grad *g) {
+static gr_status huber_loss_rule(gri_grad *g) {
     const huber_loss_attrs *a = g->attrs;
     huber_loss_backward_attrs b = {.delta = a->delta, .scale = gri_loss_scale(g->in[0], a->reduction)};
     return huber_loss_both(g, &gri_op_huber_loss_backward, &b);
@@ -67,7 +67,7 @@ GR_OP(huber_loss) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = huber_loss_shape,
     .forward = huber_loss_kernels,
-    .backward = huber_loss_backward_rule,
+    .backward = huber_loss_rule,
 };
 
 /* ---- smooth_l1_loss ---- */
@@ -91,7 +91,7 @@ static void smooth_l1_loss_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status smooth_l1_loss_forward(gri_call *c) { return gri_loss_run(c, smooth_l1_loss_loop, GRI_EXACT); }
 GR_KERNEL(smooth_l1_loss);
 
-static gr_status smooth_l1_loss_backward_rule(gri_grad *g) {
+static gr_status smooth_l1_loss_rule(gri_grad *g) {
     const huber_loss_attrs *a = g->attrs;
     double scale = gri_loss_scale(g->in[0], a->reduction);
     if (a->delta == 0) return huber_loss_both(g, &gri_op_l1_loss_backward, &scale);
@@ -119,7 +119,7 @@ GR_OP(smooth_l1_loss) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = smooth_l1_loss_shape,
     .forward = smooth_l1_loss_kernels,
-    .backward = smooth_l1_loss_backward_rule,
+    .backward = smooth_l1_loss_rule,
 };
 
 /* ---- their derivative as an op ----
@@ -141,7 +141,7 @@ static gr_status huber_loss_backward_forward(gri_call *c) {
 }
 GR_KERNEL(huber_loss_backward);
 
-static gr_status huber_loss_backward_backward(gri_grad *g) {
+static gr_status huber_loss_backward_rule(gri_grad *g) {
     const huber_loss_backward_attrs *a = g->attrs;
     gr_tensor *d, *t, *scale;
     double bounds[] = {-a->delta, a->delta}; /* clamp's min and max */
@@ -174,5 +174,5 @@ GR_OP(huber_loss_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = huber_loss_backward_kernels,
-    .backward = huber_loss_backward_backward,
+    .backward = huber_loss_backward_rule,
 };

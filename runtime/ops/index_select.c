@@ -129,7 +129,7 @@ done:
 }
 GR_KERNEL(index_select);
 
-static gr_status index_select_backward(gri_grad *g) {
+static gr_status index_select_rule(gri_grad *g) {
     const gri_index_attrs *a = g->attrs;
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
@@ -158,7 +158,7 @@ GR_OP(index_select) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = index_select_shape,
     .forward = index_select_kernels,
-    .backward = index_select_backward,
+    .backward = index_select_rule,
 };
 
 /* ---- index_add: its derivative ---- */
@@ -248,7 +248,7 @@ static gr_status index_add_forward(gri_call *c) {
 GR_KERNEL(index_add);
 
 /* Where the index is skip, the gradient of dy is 0. */
-static gr_status index_add_backward(gri_grad *g) {
+static gr_status index_add_rule(gri_grad *g) {
     const gri_index_add_attrs *a = g->attrs;
     gri_index_attrs take = {a->dim};
     gr_tensor *index = g->in[1], *rows, *skip, *mask;
@@ -290,5 +290,5 @@ GR_OP(index_add) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = index_add_shape,
     .forward = index_add_kernels,
-    .backward = index_add_backward,
+    .backward = index_add_rule,
 };

@@ -43,7 +43,7 @@ static gr_status kl_div_forward(gri_call *c) {
 }
 GR_KERNEL(kl_div);
 
-static gr_status kl_div_backward(gri_grad *g) {
+static gr_status kl_div_rule(gri_grad *g) {
     const kl_div_attrs *a = g->attrs;
     gr_tensor *x = g->in[0], *t = g->in[1], *scale, *seed, *one, *p = t, *slope = t;
     GR_TRY(gri_scalar(g, &scale, gri_loss_scale(x, a->reduction)));
@@ -87,5 +87,5 @@ GR_OP(kl_div) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = kl_div_shape,
     .forward = kl_div_kernels,
-    .backward = kl_div_backward,
+    .backward = kl_div_rule,
 };

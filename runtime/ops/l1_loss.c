@@ -16,7 +16,7 @@ static void l1_loss_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status l1_loss_forward(gri_call *c) { return gri_loss_run(c, l1_loss_loop, GRI_EXACT); }
 GR_KERNEL(l1_loss);
 
-static gr_status l1_loss_backward_rule(gri_grad *g) {
+static gr_status l1_loss_rule(gri_grad *g) {
     gr_tensor *x = g->in[0], *y = g->in[1];
     double scale = gri_loss_scale(x, gri_loss_reduction(g->attrs));
     GR_TRY(gri_emit(g, 0, &gri_op_l1_loss_backward, 3, GRI_TENSORS(g->dy[0], x, y), &scale));
@@ -41,7 +41,7 @@ GR_OP(l1_loss) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_loss_shape,
     .forward = l1_loss_kernels,
-    .backward = l1_loss_backward_rule,
+    .backward = l1_loss_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -61,7 +61,7 @@ static gr_status l1_loss_backward_forward(gri_call *c) {
 }
 GR_KERNEL(l1_loss_backward);
 
-static gr_status l1_loss_backward_backward(gri_grad *g) {
+static gr_status l1_loss_backward_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_l1_loss_backward, 3, GRI_TENSORS(g->dy[0], g->in[1], g->in[2]), g->attrs);
 }
 
@@ -80,5 +80,5 @@ GR_OP(l1_loss_backward) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = l1_loss_backward_kernels,
-    .backward = l1_loss_backward_backward,
+    .backward = l1_loss_backward_rule,
 };

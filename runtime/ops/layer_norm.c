@@ -136,7 +136,7 @@ static gr_status layer_norm_kernel(gri_call *c) {
 static gr_status layer_norm_forward(gri_call *c) { return gri_dense(c, layer_norm_kernel); }
 GR_KERNEL(layer_norm);
 
-static gr_status layer_norm_backward_rule(gri_grad *g) {
+static gr_status layer_norm_rule(gri_grad *g) {
     static const int to[] = {0, 1, 2};
     gr_tensor *in[] = {g->dy[0], g->in[0], g->n_in > 1 ? g->in[1] : NULL};
     return gri_emit_many(g, to, &gri_op_layer_norm_backward, 3, in, g->attrs);
@@ -171,7 +171,7 @@ GR_OP(layer_norm) = {
     .sets_only = true,
     .shape = layer_norm_shape,
     .forward = layer_norm_kernels,
-    .backward = layer_norm_backward_rule,
+    .backward = layer_norm_rule,
 };
 
 /* ---- its derivative as an op ---- */

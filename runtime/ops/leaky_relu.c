@@ -16,7 +16,7 @@ static void leaky_relu_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status leaky_relu_forward(gri_call *c) { return gri_map(c, leaky_relu_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(leaky_relu);
 
-static gr_status leaky_relu_backward_rule(gri_grad *g) {
+static gr_status leaky_relu_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_leaky_relu_backward, 2, GRI_TENSORS(g->dy[0], g->in[0]), g->attrs);
 }
 
@@ -37,7 +37,7 @@ GR_OP(leaky_relu) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = leaky_relu_kernels,
-    .backward = leaky_relu_backward_rule,
+    .backward = leaky_relu_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -54,7 +54,7 @@ static gr_status leaky_relu_backward_forward(gri_call *c) {
 }
 GR_KERNEL(leaky_relu_backward);
 
-static gr_status leaky_relu_backward_backward(gri_grad *g) {
+static gr_status leaky_relu_backward_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_leaky_relu_backward, 2, GRI_TENSORS(g->dy[0], g->in[1]), g->attrs);
 }
 
@@ -71,5 +71,5 @@ GR_OP(leaky_relu_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = leaky_relu_backward_kernels,
-    .backward = leaky_relu_backward_backward,
+    .backward = leaky_relu_backward_rule,
 };

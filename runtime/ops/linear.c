@@ -141,7 +141,7 @@ static gr_status linear_forward(gri_call *c) {
 }
 GR_KERNEL(linear);
 
-static gr_status linear_backward(gri_grad *g) {
+static gr_status linear_rule(gri_grad *g) {
     gri_shape_attrs bias = {.shape = {.n = 1}};
     GR_TRY(GRI_EMIT(g, 0, linear_input_grad, g->dy[0], g->in[1]));
     GR_TRY(GRI_EMIT(g, 1, linear_weight_grad, g->dy[0], g->in[0]));
@@ -165,7 +165,7 @@ GR_OP(linear) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = linear_shape,
     .forward = linear_kernels,
-    .backward = linear_backward,
+    .backward = linear_rule,
 };
 
 /* ---- z[…,in] = g[…,out] W[out,in] ------------------------------------------------------------------------- */
@@ -200,7 +200,7 @@ static gr_status linear_input_grad_forward(gri_call *c) {
 }
 GR_KERNEL(linear_input_grad);
 
-static gr_status linear_input_grad_backward(gri_grad *g) {
+static gr_status linear_input_grad_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, linear, g->dy[0], g->in[1]));
     return GRI_EMIT(g, 1, linear_weight_grad, g->in[0], g->dy[0]);
 }
@@ -217,7 +217,7 @@ GR_OP(linear_input_grad) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = linear_input_grad_shape,
     .forward = linear_input_grad_kernels,
-    .backward = linear_input_grad_backward,
+    .backward = linear_input_grad_rule,
 };
 
 /* ---- V[out,in] = Σ over rows of g[…,out]ᵀ x[…,in] ---------------------------------------------------------- */
@@ -252,7 +252,7 @@ static gr_status linear_weight_grad_forward(gri_call *c) {
 }
 GR_KERNEL(linear_weight_grad);
 
-static gr_status linear_weight_grad_backward(gri_grad *g) {
+static gr_status linear_weight_grad_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, linear, g->in[1], g->dy[0]));
     return GRI_EMIT(g, 1, linear_input_grad, g->in[0], g->dy[0]);
 }
@@ -269,5 +269,5 @@ GR_OP(linear_weight_grad) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = linear_weight_grad_shape,
     .forward = linear_weight_grad_kernels,
-    .backward = linear_weight_grad_backward,
+    .backward = linear_weight_grad_rule,
 };

@@ -13,7 +13,7 @@ static void log_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status log_forward(gri_call *c) { return gri_map(c, log_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(log);
 
-static gr_status log_backward(gri_grad *g) { return GRI_EMIT(g, 0, div, g->dy[0], g->in[0]); }
+static gr_status log_rule(gri_grad *g) { return GRI_EMIT(g, 0, div, g->dy[0], g->in[0]); }
 
 static const gr_case log_cases[] = {
     {.in = "3", .give = "{1, 0.5, 10}", .want = "{0, -0.693147181, 2.30258509}"},
@@ -27,5 +27,5 @@ GR_OP(log) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = log_kernels,
-    .backward = log_backward,
+    .backward = log_rule,
 };

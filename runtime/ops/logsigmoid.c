@@ -17,7 +17,7 @@ static gr_status logsigmoid_forward(gri_call *c) {
 }
 GR_KERNEL(logsigmoid);
 
-static gr_status logsigmoid_backward(gri_grad *g) {
+static gr_status logsigmoid_rule(gri_grad *g) {
     gr_tensor *t;
     GR_TRY(GRI_EVAL(g, &t, neg, g->in[0]));
     GR_TRY(GRI_EVAL(g, &t, sigmoid, t));
@@ -37,5 +37,5 @@ GR_OP(logsigmoid) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = logsigmoid_kernels,
-    .backward = logsigmoid_backward,
+    .backward = logsigmoid_rule,
 };

@@ -102,7 +102,7 @@ static gr_status logsumexp_forward(gri_call *c) {
 }
 GR_KERNEL(logsumexp);
 
-static gr_status logsumexp_backward_rule(gri_grad *g) {
+static gr_status logsumexp_rule(gri_grad *g) {
     const gri_reduce_attrs *a = g->attrs;
     gr_tensor *dy, *y;
     uint32_t mask;
@@ -137,7 +137,7 @@ GR_OP(logsumexp) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = logsumexp_shape,
     .forward = logsumexp_kernels,
-    .backward = logsumexp_backward_rule,
+    .backward = logsumexp_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -155,7 +155,7 @@ static gr_status logsumexp_backward_forward(gri_call *c) {
 }
 GR_KERNEL(logsumexp_backward);
 
-static gr_status logsumexp_backward_backward(gri_grad *g) {
+static gr_status logsumexp_backward_rule(gri_grad *g) {
     gr_tensor *t;
     GR_TRY(GRI_EMIT(g, 0, logsumexp_backward, g->dy[0], g->in[1], g->in[2]));
     GR_TRY(GRI_EMIT(g, 1, mul, g->dy[0], g->out[0]));
@@ -177,5 +177,5 @@ GR_OP(logsumexp_backward) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,
     .forward = logsumexp_backward_kernels,
-    .backward = logsumexp_backward_backward,
+    .backward = logsumexp_backward_rule,
 };

@@ -74,7 +74,7 @@ static gr_status lstm_kernel(gri_call *c) {
 static gr_status lstm_forward(gri_call *c) { return gri_dense(c, lstm_kernel); }
 GR_KERNEL(lstm);
 
-static gr_status lstm_backward_rule(gri_grad *g) {
+static gr_status lstm_rule(gri_grad *g) {
     const gri_recurrent_attrs *a = g->attrs;
     gr_tensor *c0 = g->n_in > 3 ? g->in[3] : NULL, *made[2];
     gr_tensor *in[] = {g->in[1], g->out[1], g->out[2], c0, g->dy[0], g->dy[1], g->dy[2]};
@@ -109,7 +109,7 @@ GR_OP(lstm) = {
     .sets_only = true,
     .shape = lstm_shape,
     .forward = lstm_kernels,
-    .backward = lstm_backward_rule,
+    .backward = lstm_rule,
 };
 
 /* ---- its derivative as an op ---- */

@@ -35,7 +35,7 @@ static gr_status masked_fill_forward(gri_call *c) {
 }
 GR_KERNEL(masked_fill);
 
-static gr_status masked_fill_backward(gri_grad *g) {
+static gr_status masked_fill_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_masked_fill, 2, GRI_TENSORS(g->dy[0], g->in[1]), &(masked_fill_attrs){0});
 }
 
@@ -58,5 +58,5 @@ GR_OP(masked_fill) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = masked_fill_shape,
     .forward = masked_fill_kernels,
-    .backward = masked_fill_backward,
+    .backward = masked_fill_rule,
 };

@@ -156,7 +156,7 @@ static gr_status masked_select_forward(gri_call *c) {
 }
 GR_KERNEL(masked_select);
 
-static gr_status masked_select_backward_rule(gri_grad *g) {
+static gr_status masked_select_rule(gri_grad *g) {
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
     gri_spec s = *x;
@@ -186,7 +186,7 @@ GR_OP(masked_select) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = masked_select_shape,
     .forward = masked_select_kernels,
-    .backward = masked_select_backward_rule,
+    .backward = masked_select_rule,
 };
 
 /* ---- masked_select_backward ----------------------------------------------------------------------------- */
@@ -257,7 +257,7 @@ static gr_status masked_select_backward_kernel(gri_call *c) {
 static gr_status masked_select_backward_forward(gri_call *c) { return gri_dense(c, masked_select_backward_kernel); }
 GR_KERNEL(masked_select_backward);
 
-static gr_status masked_select_backward_backward(gri_grad *g) {
+static gr_status masked_select_backward_rule(gri_grad *g) {
     return GRI_EMIT(g, 0, masked_select, g->dy[0], g->in[1]);
 }
 
@@ -278,5 +278,5 @@ GR_OP(masked_select_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = masked_select_backward_shape,
     .forward = masked_select_backward_kernels,
-    .backward = masked_select_backward_backward,
+    .backward = masked_select_backward_rule,
 };

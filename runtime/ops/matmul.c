@@ -130,7 +130,7 @@ static gr_status matmul_unsqueezed(gri_grad *g, gr_tensor *t, int at, gr_tensor 
     return gri_eval(g, out, &gri_op_reshape, 1, &t, &a);
 }
 
-static gr_status matmul_backward(gri_grad *g) {
+static gr_status matmul_rule(gri_grad *g) {
     gr_tensor *a = g->in[0], *b = g->in[1], *dc = g->dy[0], *t;
     if (b->rank == 2) {
         GR_TRY(GRI_EMIT(g, 0, linear, dc, b));
@@ -176,5 +176,5 @@ GR_OP(matmul) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = matmul_shape,
     .forward = matmul_kernels,
-    .backward = matmul_backward,
+    .backward = matmul_rule,
 };

@@ -39,7 +39,7 @@ GR_KERNEL(max);
 static gr_status min_forward(gri_call *c) { return max_run(c, &gri_op_argmin); }
 GR_KERNEL(min);
 
-static gr_status max_backward(gri_grad *g) { return gri_emit_picked(g, ((const max_attrs *)g->attrs)->dim); }
+static gr_status max_rule(gri_grad *g) { return gri_emit_picked(g, ((const max_attrs *)g->attrs)->dim); }
 
 static const gr_attr max_schema[] = {
     {"dim", GR_ATTR_DIM, offsetof(max_attrs, dim), .required = true},
@@ -67,7 +67,7 @@ GR_OP(max) = {
     .keeps = GRI_KEEP_OUT(1),
     .shape = max_shape,
     .forward = max_kernels,
-    .backward = max_backward,
+    .backward = max_rule,
 };
 
 static const gr_case min_cases[] = {
@@ -90,5 +90,5 @@ GR_OP(min) = {
     .keeps = GRI_KEEP_OUT(1),
     .shape = max_shape,
     .forward = min_kernels,
-    .backward = max_backward,
+    .backward = max_rule,
 };

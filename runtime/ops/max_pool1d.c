@@ -12,7 +12,7 @@ static gr_status max_pool1d_forward(gri_call *c) {
 }
 GR_KERNEL(max_pool1d);
 
-static gr_status max_pool1d_backward(gri_grad *g) { return gri_op_max_pool2d.backward(g); }
+static gr_status max_pool1d_rule(gri_grad *g) { return gri_op_max_pool2d.backward(g); }
 
 static const gr_attr max_pool1d_schema[] = {
     {"kernel_size", GR_ATTR_INT, offsetof(gri_pool_attrs, kernel_size[1]), .required = true, .min = 1,
@@ -42,5 +42,5 @@ GR_OP(max_pool1d) = {
     .sets_only = true,
     .shape = max_pool1d_shape,
     .forward = max_pool1d_kernels,
-    .backward = max_pool1d_backward,
+    .backward = max_pool1d_rule,
 };

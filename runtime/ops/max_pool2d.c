@@ -200,7 +200,7 @@ static gr_status max_pool2d_emit(gri_grad *g, const gri_spec *x, gr_tensor *dy, 
     return gri_emit(g, 0, &gri_op_max_pool2d_backward, 2, GRI_TENSORS(dy, index), &a);
 }
 
-static gr_status max_pool2d_backward_rule(gri_grad *g) {
+static gr_status max_pool2d_rule(gri_grad *g) {
     const gri_spec *x = gri_input_spec(g, 0);
     return x && g->dy[0] ? max_pool2d_emit(g, x, g->dy[0], g->out[1]) : GR_OK;
 }
@@ -238,7 +238,7 @@ GR_OP(max_pool2d) = {
     .sets_only = true,
     .shape = max_pool2d_shape,
     .forward = max_pool2d_kernels,
-    .backward = max_pool2d_backward_rule,
+    .backward = max_pool2d_rule,
 };
 
 /* ---- adaptive_max_pool2d ---- */
@@ -306,7 +306,7 @@ GR_OP(adaptive_max_pool2d) = {
     .sets_only = true,
     .shape = adaptive_max_pool2d_shape,
     .forward = adaptive_max_pool2d_kernels,
-    .backward = max_pool2d_backward_rule,
+    .backward = max_pool2d_rule,
 };
 
 /* ---- max_pool2d_backward: dx[n,c,h,w] = Σ dy where index points ---- */
@@ -364,7 +364,7 @@ static gr_status max_pool2d_backward_kernel(gri_call *c) {
 static gr_status max_pool2d_backward_forward(gri_call *c) { return gri_dense(c, max_pool2d_backward_kernel); }
 GR_KERNEL(max_pool2d_backward);
 
-static gr_status max_pool2d_backward_backward(gri_grad *g) {
+static gr_status max_pool2d_backward_rule(gri_grad *g) {
     return GRI_EMIT(g, 0, max_pool2d_gather, g->dy[0], g->in[1]);
 }
 
@@ -385,7 +385,7 @@ GR_OP(max_pool2d_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = max_pool2d_backward_shape,
     .forward = max_pool2d_backward_kernels,
-    .backward = max_pool2d_backward_backward,
+    .backward = max_pool2d_backward_rule,
 };
 
 /* ---- max_pool2d_gather: y[n,c,oh,ow] = x where index points ---- */
@@ -423,7 +423,7 @@ static gr_status max_pool2d_gather_kernel(gri_call *c) {
 static gr_status max_pool2d_gather_forward(gri_call *c) { return gri_dense(c, max_pool2d_gather_kernel); }
 GR_KERNEL(max_pool2d_gather);
 
-static gr_status max_pool2d_gather_backward(gri_grad *g) {
+static gr_status max_pool2d_gather_rule(gri_grad *g) {
     const gri_spec *x = gri_input_spec(g, 0);
     return x ? max_pool2d_emit(g, x, g->dy[0], g->in[1]) : GR_OK;
 }
@@ -439,5 +439,5 @@ GR_OP(max_pool2d_gather) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = max_pool2d_gather_shape,
     .forward = max_pool2d_gather_kernels,
-    .backward = max_pool2d_gather_backward,
+    .backward = max_pool2d_gather_rule,
 };

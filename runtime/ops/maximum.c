@@ -17,7 +17,7 @@ static void maximum_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status maximum_forward(gri_call *c) { return gri_map(c, maximum_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(maximum);
 
-static gr_status maximum_backward_rule(gri_grad *g) {
+static gr_status maximum_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, maximum_backward, g->dy[0], g->in[0], g->in[1]));
     return GRI_EMIT(g, 1, maximum_backward, g->dy[0], g->in[1], g->in[0]);
 }
@@ -36,7 +36,7 @@ GR_OP(maximum) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = maximum_kernels,
-    .backward = maximum_backward_rule,
+    .backward = maximum_rule,
 };
 
 /* ---- minimum ---- */
@@ -52,7 +52,7 @@ static void minimum_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status minimum_forward(gri_call *c) { return gri_map(c, minimum_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(minimum);
 
-static gr_status minimum_backward(gri_grad *g) {
+static gr_status minimum_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, maximum_backward, g->dy[0], g->in[1], g->in[0]));
     return GRI_EMIT(g, 1, maximum_backward, g->dy[0], g->in[0], g->in[1]);
 }
@@ -71,7 +71,7 @@ GR_OP(minimum) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = minimum_kernels,
-    .backward = minimum_backward,
+    .backward = minimum_rule,
 };
 
 /* ---- their derivative as an op ---- */
@@ -89,7 +89,7 @@ static gr_status maximum_backward_forward(gri_call *c) {
 }
 GR_KERNEL(maximum_backward);
 
-static gr_status maximum_backward_backward(gri_grad *g) {
+static gr_status maximum_backward_rule(gri_grad *g) {
     return GRI_EMIT(g, 0, maximum_backward, g->dy[0], g->in[1], g->in[2]);
 }
 
@@ -105,5 +105,5 @@ GR_OP(maximum_backward) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = maximum_backward_kernels,
-    .backward = maximum_backward_backward,
+    .backward = maximum_backward_rule,
 };

@@ -85,7 +85,7 @@ static gr_status median_forward(gri_call *c) {
 }
 GR_KERNEL(median);
 
-static gr_status median_backward(gri_grad *g) {
+static gr_status median_rule(gri_grad *g) {
     return gri_emit_picked(g, ((const median_attrs *)g->attrs)->dim);
 }
 
@@ -115,7 +115,7 @@ GR_OP(median) = {
     .keeps = GRI_KEEP_OUT(1),
     .shape = median_shape,
     .forward = median_kernels,
-    .backward = median_backward,
+    .backward = median_rule,
 };
 
 /* ---- of all elements ---- */
@@ -147,7 +147,7 @@ static gr_status median_all_forward(gri_call *c) {
 }
 GR_KERNEL(median_all);
 
-static gr_status median_all_backward(gri_grad *g) {
+static gr_status median_all_rule(gri_grad *g) {
     gr_tensor *x = g->in[0], *dy, *y, *ties, *share;
     const gr_dims every = {.n = -1};
     GR_TRY(gri_keep_dims(g, g->out[0], median_every(x), &y));
@@ -174,5 +174,5 @@ GR_OP(median_all) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = median_all_shape,
     .forward = median_all_kernels,
-    .backward = median_all_backward,
+    .backward = median_all_rule,
 };

@@ -15,7 +15,7 @@ static void mse_loss_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status mse_loss_forward(gri_call *c) { return gri_loss_run(c, mse_loss_loop, GRI_EXACT); }
 GR_KERNEL(mse_loss);
 
-static gr_status mse_loss_backward_rule(gri_grad *g) {
+static gr_status mse_loss_rule(gri_grad *g) {
     gr_tensor *x = g->in[0], *y = g->in[1];
     double scale = 2 * gri_loss_scale(x, gri_loss_reduction(g->attrs));
     GR_TRY(gri_emit(g, 0, &gri_op_mse_loss_backward, 3, GRI_TENSORS(g->dy[0], x, y), &scale));
@@ -40,7 +40,7 @@ GR_OP(mse_loss) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_loss_shape,
     .forward = mse_loss_kernels,
-    .backward = mse_loss_backward_rule,
+    .backward = mse_loss_rule,
 };
 
 /* ---- its derivative as an op ----
@@ -58,7 +58,7 @@ static gr_status mse_loss_backward_forward(gri_call *c) {
 }
 GR_KERNEL(mse_loss_backward);
 
-static gr_status mse_loss_backward_backward(gri_grad *g) {
+static gr_status mse_loss_backward_rule(gri_grad *g) {
     gr_tensor *t, *scale;
     GR_TRY(gri_emit(g, 0, &gri_op_mse_loss_backward, 3, GRI_TENSORS(g->dy[0], g->in[1], g->in[2]), g->attrs));
     if (!gri_needs(g, 1) && !gri_needs(g, 2)) return GR_OK;
@@ -84,5 +84,5 @@ GR_OP(mse_loss_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = mse_loss_backward_kernels,
-    .backward = mse_loss_backward_backward,
+    .backward = mse_loss_backward_rule,
 };

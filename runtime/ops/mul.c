@@ -15,7 +15,7 @@ static void mul_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status mul_forward(gri_call *c) { return gri_map(c, mul_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(mul);
 
-static gr_status mul_backward(gri_grad *g) {
+static gr_status mul_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, mul, g->dy[0], g->in[1]));
     return GRI_EMIT(g, 1, mul, g->dy[0], g->in[0]);
 }
@@ -34,5 +34,5 @@ GR_OP(mul) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = mul_kernels,
-    .backward = mul_backward,
+    .backward = mul_rule,
 };

@@ -63,7 +63,7 @@ static gr_status narrow_view(gri_call *c) {
     return narrow_part(c, dim, start, a->length, 1);
 }
 
-static gr_status narrow_backward(gri_grad *g) {
+static gr_status narrow_rule(gri_grad *g) {
     const gri_narrow_attrs *a = g->attrs;
     return narrow_place(g, a->dim, a->start, 1);
 }
@@ -85,7 +85,7 @@ GR_OP(narrow) = {
     .info = {.name = "narrow", .inputs = "x", .attrs = narrow_schema, .attr_size = sizeof(gri_narrow_attrs),
              .cases = narrow_cases, .doc = "The positions start to start + length - 1 of dimension dim. A view."},
     .view = narrow_view,
-    .backward = narrow_backward,
+    .backward = narrow_rule,
 };
 
 /* ---- slice ---- */
@@ -110,7 +110,7 @@ static gr_status slice_view(gri_call *c) {
     return narrow_part(c, dim, start, stop < start ? 0 : (stop - start) / a->step + 1, a->step);
 }
 
-static gr_status slice_backward(gri_grad *g) {
+static gr_status slice_rule(gri_grad *g) {
     const slice_attrs *a = g->attrs;
     return narrow_place(g, a->dim, a->start, a->step);
 }
@@ -135,7 +135,7 @@ GR_OP(slice) = {
              .doc = "The positions start, start + step, … of dimension dim, up to and including stop; negative ones\n"
                     "count from the end. stop = start - 1 gives none. A view."},
     .view = slice_view,
-    .backward = slice_backward,
+    .backward = slice_rule,
 };
 
 /* ---- select ---- */
@@ -155,7 +155,7 @@ static gr_status select_view(gri_call *c) {
     return gri_tensor_view(x, x->rank - 1, dims, strides, at * x->strides[dim], &c->out[0]);
 }
 
-static gr_status select_backward(gri_grad *g) {
+static gr_status select_rule(gri_grad *g) {
     const gri_select_attrs *a = g->attrs;
     return narrow_place(g, a->dim, a->index, 1);
 }
@@ -177,7 +177,7 @@ GR_OP(select) = {
              .cases = select_cases,
              .doc = "What is at one position of dimension dim, without that dimension. A view."},
     .view = select_view,
-    .backward = select_backward,
+    .backward = select_rule,
 };
 
 /* ---- place: their derivative ---- */
@@ -210,7 +210,7 @@ static gr_status place_forward(gri_call *c) {
 }
 GR_KERNEL(place);
 
-static gr_status place_backward(gri_grad *g) {
+static gr_status place_rule(gri_grad *g) {
     const place_attrs *a = g->attrs;
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *dy = gri_input_spec(g, 0);
@@ -242,5 +242,5 @@ GR_OP(place) = {
                     "that dimension, at start."},
     .shape = place_shape,
     .forward = place_kernels,
-    .backward = place_backward,
+    .backward = place_rule,
 };

@@ -20,7 +20,7 @@ static void neg_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status neg_forward(gri_call *c) { return gri_map(c, neg_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(neg);
 
-static gr_status neg_backward(gri_grad *g) { return GRI_EMIT(g, 0, neg, g->dy[0]); }
+static gr_status neg_rule(gri_grad *g) { return GRI_EMIT(g, 0, neg, g->dy[0]); }
 
 static const gr_case neg_cases[] = {{.in = "3", .give = "{1, -2, 0}", .want = "{-1, 2, 0}"}, {.in = "2,3,4"}, {0}};
 
@@ -29,5 +29,5 @@ GR_OP(neg) = {
     .elementwise = true,
     .shape = neg_shape,
     .forward = neg_kernels,
-    .backward = neg_backward,
+    .backward = neg_rule,
 };

@@ -71,7 +71,7 @@ static gr_status nll_loss_kernel(gri_call *c) {
 static gr_status nll_loss_forward(gri_call *c) { return gri_dense(c, nll_loss_kernel); }
 GR_KERNEL(nll_loss);
 
-static gr_status nll_loss_backward_rule(gri_grad *g) {
+static gr_status nll_loss_rule(gri_grad *g) {
     gr_tensor *weight = g->n_in > 2 ? g->in[2] : NULL, *in[] = {g->dy[0], g->in[0], g->in[1], weight}, *p;
     GR_TRY(gri_emit(g, 0, &gri_op_nll_loss_backward, 4, in, g->attrs));
     if (!gri_needs(g, 2)) return GR_OK;
@@ -101,7 +101,7 @@ GR_OP(nll_loss) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),
     .shape = gri_class_shape,
     .forward = nll_loss_kernels,
-    .backward = nll_loss_backward_rule,
+    .backward = nll_loss_rule,
 };
 
 /* ---- its derivative as an op ---- */

@@ -218,7 +218,7 @@ static gr_status norm_forward(gri_call *c) {
 }
 GR_KERNEL(norm);
 
-static gr_status norm_backward_rule(gri_grad *g) {
+static gr_status norm_rule(gri_grad *g) {
     const norm_attrs *a = g->attrs;
     gr_tensor *x = g->in[0], *y, *dy, *size, *ties, *share;
     uint32_t mask;
@@ -259,7 +259,7 @@ GR_OP(norm) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = norm_shape,
     .forward = norm_kernels,
-    .backward = norm_backward_rule,
+    .backward = norm_rule,
 };
 
 /* ---- its derivative as an op ----
@@ -304,7 +304,7 @@ static gr_status norm_backward_over(gri_grad *g, gr_tensor **out, gr_tensor *t, 
     return GRI_EVAL(g, out, div, t, y);
 }
 
-static gr_status norm_backward_backward(gri_grad *g) {
+static gr_status norm_backward_rule(gri_grad *g) {
     double p = *(const double *)g->attrs;
     gr_tensor *x = g->in[1], *y = g->in[2], *t, *ratio, *power;
     GR_TRY(gri_emit(g, 0, &gri_op_norm_backward, 3, GRI_TENSORS(g->dy[0], x, y), &p));
@@ -340,5 +340,5 @@ GR_OP(norm_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,
     .forward = norm_backward_kernels,
-    .backward = norm_backward_backward,
+    .backward = norm_backward_rule,
 };

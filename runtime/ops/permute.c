@@ -30,7 +30,7 @@ static gr_status permute_view(gri_call *c) {
     return permute_as(c, order);
 }
 
-static gr_status permute_backward(gri_grad *g) {
+static gr_status permute_rule(gri_grad *g) {
     const permute_attrs *a = g->attrs;
     permute_attrs back = {.dims = {.n = a->dims.n}};
     for (int d = 0; d < a->dims.n; d++) {
@@ -55,7 +55,7 @@ GR_OP(permute) = {
              .cases = permute_cases,
              .doc = "x with its dimensions in the order given: dims lists all of them. A view."},
     .view = permute_view,
-    .backward = permute_backward,
+    .backward = permute_rule,
 };
 
 /* ---- transpose ---- */
@@ -71,7 +71,7 @@ static gr_status transpose_view(gri_call *c) {
     return permute_as(c, order);
 }
 
-static gr_status transpose_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_transpose, 1, g->dy, g->attrs); }
+static gr_status transpose_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_transpose, 1, g->dy, g->attrs); }
 
 static const gr_attr transpose_schema[] = {
     {"dim0", GR_ATTR_DIM, offsetof(transpose_attrs, dim0), .value = -2},
@@ -90,5 +90,5 @@ GR_OP(transpose) = {
              .cases = transpose_cases,
              .doc = "x with two dimensions swapped: the last two if none are given. A view."},
     .view = transpose_view,
-    .backward = transpose_backward,
+    .backward = transpose_rule,
 };

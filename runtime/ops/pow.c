@@ -67,7 +67,7 @@ static void pow_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status pow_forward(gri_call *c) { return gri_map(c, pow_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(pow);
 
-static gr_status pow_backward(gri_grad *g) {
+static gr_status pow_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, pow_backward_base, g->dy[0], g->in[0], g->in[1]));
     return GRI_EMIT(g, 1, pow_backward_exponent, g->dy[0], g->in[0], g->in[1]);
 }
@@ -87,7 +87,7 @@ GR_OP(pow) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast_float,
     .forward = pow_kernels,
-    .backward = pow_backward,
+    .backward = pow_rule,
 };
 
 /* ---- its derivative to the base as an op ---- */
@@ -123,7 +123,7 @@ static gr_status pow_backward_mixed(gri_grad *g, int input, gr_tensor *t, gr_ten
     return GRI_EMIT(g, input, pow_backward_exponent, tb, g->in[1], less);
 }
 
-static gr_status pow_backward_base_backward(gri_grad *g) {
+static gr_status pow_backward_base_rule(gri_grad *g) {
     gr_tensor *a = g->in[1], *b = g->in[2], *t, *tb, *less, *zero, *flat, *safe;
     GR_TRY(GRI_EMIT(g, 0, pow_backward_base, g->dy[0], a, b));
     if (!gri_needs(g, 1) && !gri_needs(g, 2)) return GR_OK;
@@ -149,7 +149,7 @@ GR_OP(pow_backward_base) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = pow_backward_base_kernels,
-    .backward = pow_backward_base_backward,
+    .backward = pow_backward_base_rule,
 };
 
 /* ---- its derivative to the exponent as an op ---- */
@@ -170,7 +170,7 @@ static gr_status pow_backward_exponent_forward(gri_call *c) {
 }
 GR_KERNEL(pow_backward_exponent);
 
-static gr_status pow_backward_exponent_backward(gri_grad *g) {
+static gr_status pow_backward_exponent_rule(gri_grad *g) {
     gr_tensor *a = g->in[1], *b = g->in[2], *t, *tb, *less, *ln;
     GR_TRY(GRI_EMIT(g, 0, pow_backward_exponent, g->dy[0], a, b));
     if (!gri_needs(g, 1) && !gri_needs(g, 2)) return GR_OK;
@@ -197,5 +197,5 @@ GR_OP(pow_backward_exponent) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = pow_backward_exponent_kernels,
-    .backward = pow_backward_exponent_backward,
+    .backward = pow_backward_exponent_rule,
 };

@@ -80,7 +80,7 @@ GR_OP(prelu) = {
 static gr_status prelu_elementwise_forward(gri_call *c) { return gri_map(c, prelu_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(prelu_elementwise);
 
-static gr_status prelu_elementwise_backward(gri_grad *g) {
+static gr_status prelu_elementwise_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, prelu_backward, g->dy[0], g->in[0], g->in[1]));
     return GRI_EMIT(g, 1, prelu_backward_weight, g->dy[0], g->in[0]);
 }
@@ -98,7 +98,7 @@ GR_OP(prelu_elementwise) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = prelu_elementwise_kernels,
-    .backward = prelu_elementwise_backward,
+    .backward = prelu_elementwise_rule,
 };
 
 /* ---- its derivatives as ops ---- */
@@ -129,7 +129,7 @@ static gr_status prelu_below(gri_grad *g, int input, gr_tensor *x, gr_tensor *a,
     return GRI_EMIT(g, input, where, above, zero, t);
 }
 
-static gr_status prelu_backward_backward(gri_grad *g) {
+static gr_status prelu_backward_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, prelu_backward, g->dy[0], g->in[1], g->in[2]));
     return prelu_below(g, 2, g->in[1], g->dy[0], g->in[0]);
 }
@@ -146,7 +146,7 @@ GR_OP(prelu_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = prelu_backward_kernels,
-    .backward = prelu_backward_backward,
+    .backward = prelu_backward_rule,
 };
 
 static void prelu_backward_weight_loop(int64_t n, void *const *p, const void *attrs) {
@@ -165,7 +165,7 @@ static gr_status prelu_backward_weight_forward(gri_call *c) {
 }
 GR_KERNEL(prelu_backward_weight);
 
-static gr_status prelu_backward_weight_backward(gri_grad *g) {
+static gr_status prelu_backward_weight_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, prelu_backward_weight, g->dy[0], g->in[1]));
     return prelu_below(g, 1, g->in[1], g->dy[0], g->in[0]);
 }
@@ -182,5 +182,5 @@ GR_OP(prelu_backward_weight) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = prelu_backward_weight_kernels,
-    .backward = prelu_backward_weight_backward,
+    .backward = prelu_backward_weight_rule,
 };

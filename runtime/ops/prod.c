@@ -75,7 +75,7 @@ static gr_status prod_forward(gri_call *c) {
 GR_KERNEL(prod);
 
 /* The derivative wants rows: the reduced dims last, as one. */
-static gr_status prod_backward_rule(gri_grad *g) {
+static gr_status prod_rule(gri_grad *g) {
     const gri_reduce_attrs *a = g->attrs;
     gr_tensor *x = g->in[0], *dy;
     gr_dims order = {.n = x->rank}, back = {.n = x->rank};
@@ -123,7 +123,7 @@ GR_OP(prod) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = prod_shape,
     .forward = prod_kernels,
-    .backward = prod_backward_rule,
+    .backward = prod_rule,
 };
 
 /* ---- prod_backward: dy[r,1] x[r,n] → dx[r,n] ---- */

@@ -16,7 +16,7 @@ static void relu_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status relu_forward(gri_call *c) { return gri_map(c, relu_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(relu);
 
-static gr_status relu_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->out[0]); }
+static gr_status relu_rule(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->out[0]); }
 
 static const gr_case relu_cases[] = {
     {.in = "4", .give = "{-1.5, 0, 2, 0.25}", .want = "{0, 0, 2, 0.25}", .no_grad = true},
@@ -29,7 +29,7 @@ GR_OP(relu) = {
     .keeps = GRI_KEEP_OUT(0),
     .shape = gri_shape_same,
     .forward = relu_kernels,
-    .backward = relu_backward_rule,
+    .backward = relu_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -47,7 +47,7 @@ static gr_status relu_backward_forward(gri_call *c) {
 }
 GR_KERNEL(relu_backward);
 
-static gr_status relu_backward_backward(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->in[1]); }
+static gr_status relu_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, relu_backward, g->dy[0], g->in[1]); }
 
 static const gr_case relu_backward_cases[] = {
     {.in = "3 3", .give = "{2, 3, 4}, {-0.5, 0, 7}", .want = "{0, 0, 4}", .no_grad = true},
@@ -61,5 +61,5 @@ GR_OP(relu_backward) = {
     .keeps = GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = relu_backward_kernels,
-    .backward = relu_backward_backward,
+    .backward = relu_backward_rule,
 };

@@ -69,7 +69,7 @@ static gr_status reshape_to(gri_call *c, int rank, const int64_t *dims) {
 }
 
 /* All three: dy has as many elements as x, in the same order. */
-static gr_status reshape_backward(gri_grad *g) {
+static gr_status reshape_rule(gri_grad *g) {
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
     gri_shape_attrs a = {.shape = {.n = x->rank}};
@@ -103,7 +103,7 @@ GR_OP(reshape) = {
              .doc = "The elements of x in another shape; one size may be -1 and is worked out. No copy is made\n"
                     "where x's memory already reads that way."},
     .view = reshape_view,
-    .backward = reshape_backward,
+    .backward = reshape_rule,
 };
 
 /* ---- view ---- */
@@ -130,7 +130,7 @@ GR_OP(view) = {
              .cases = view_cases,
              .doc = "As reshape, but never a copy: an error where x's memory does not read as the shape."},
     .view = view_view,
-    .backward = reshape_backward,
+    .backward = reshape_rule,
 };
 
 /* ---- flatten ---- */
@@ -171,5 +171,5 @@ GR_OP(flatten) = {
              .cases = flatten_cases,
              .doc = "The dimensions start_dim to end_dim (all of them if none is given) joined into one."},
     .view = flatten_view,
-    .backward = reshape_backward,
+    .backward = reshape_rule,
 };

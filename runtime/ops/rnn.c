@@ -78,7 +78,7 @@ static gr_status rnn_kernel(gri_call *c) {
 static gr_status rnn_forward(gri_call *c) { return gri_dense(c, rnn_kernel); }
 GR_KERNEL(rnn);
 
-static gr_status rnn_backward_rule(gri_grad *g) {
+static gr_status rnn_rule(gri_grad *g) {
     const gri_recurrent_attrs *a = g->attrs;
     gr_tensor *dp;
     GR_TRY(gri_eval(g, &dp, &gri_op_rnn_backward, 3, GRI_TENSORS(g->in[1], g->out[0], g->dy[0]), a));
@@ -112,7 +112,7 @@ GR_OP(rnn) = {
     .sets_only = true,
     .shape = rnn_shape,
     .forward = rnn_kernels,
-    .backward = rnn_backward_rule,
+    .backward = rnn_rule,
 };
 
 /* ---- its derivative as an op ---- */

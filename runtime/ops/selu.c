@@ -23,7 +23,7 @@ static void selu_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status selu_forward(gri_call *c) { return gri_map(c, selu_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(selu);
 
-static gr_status selu_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, selu_backward, g->dy[0], g->in[0]); }
+static gr_status selu_rule(gri_grad *g) { return GRI_EMIT(g, 0, selu_backward, g->dy[0], g->in[0]); }
 
 static const gr_case selu_cases[] = {
     {.in = "5", .give = "{-1, 0, 3, -1/0, -1e-6}",
@@ -38,7 +38,7 @@ GR_OP(selu) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = selu_kernels,
-    .backward = selu_backward_rule,
+    .backward = selu_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -59,7 +59,7 @@ static gr_status selu_backward_forward(gri_call *c) {
 }
 GR_KERNEL(selu_backward);
 
-static gr_status selu_backward_backward(gri_grad *g) {
+static gr_status selu_backward_rule(gri_grad *g) {
     gr_tensor *dy = g->in[0], *x = g->in[1], *t, *zero, *above;
     GR_TRY(GRI_EMIT(g, 0, selu_backward, g->dy[0], x));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -82,5 +82,5 @@ GR_OP(selu_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = selu_backward_kernels,
-    .backward = selu_backward_backward,
+    .backward = selu_backward_rule,
 };

@@ -17,7 +17,7 @@ static void sigmoid_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status sigmoid_forward(gri_call *c) { return gri_map(c, sigmoid_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(sigmoid);
 
-static gr_status sigmoid_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, sigmoid_backward, g->dy[0], g->out[0]); }
+static gr_status sigmoid_rule(gri_grad *g) { return GRI_EMIT(g, 0, sigmoid_backward, g->dy[0], g->out[0]); }
 
 static const gr_case sigmoid_cases[] = {
     {.in = "4", .give = "{-1, 0, 2, -80}", .want = "{0.268941421, 0.5, 0.880797078, 1.80485139e-35}"},
@@ -31,7 +31,7 @@ GR_OP(sigmoid) = {
     .keeps = GRI_KEEP_OUT(0),
     .shape = gri_shape_same,
     .forward = sigmoid_kernels,
-    .backward = sigmoid_backward_rule,
+    .backward = sigmoid_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -49,7 +49,7 @@ static gr_status sigmoid_backward_forward(gri_call *c) {
 }
 GR_KERNEL(sigmoid_backward);
 
-static gr_status sigmoid_backward_backward(gri_grad *g) {
+static gr_status sigmoid_backward_rule(gri_grad *g) {
     gr_tensor *t, *two, *one;
     GR_TRY(GRI_EMIT(g, 0, sigmoid_backward, g->dy[0], g->in[1]));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -71,5 +71,5 @@ GR_OP(sigmoid_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = sigmoid_backward_kernels,
-    .backward = sigmoid_backward_backward,
+    .backward = sigmoid_backward_rule,
 };

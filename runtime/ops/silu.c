@@ -20,7 +20,7 @@ static void silu_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status silu_forward(gri_call *c) { return gri_map(c, silu_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(silu);
 
-static gr_status silu_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, silu_backward, g->dy[0], g->in[0]); }
+static gr_status silu_rule(gri_grad *g) { return GRI_EMIT(g, 0, silu_backward, g->dy[0], g->in[0]); }
 
 static const gr_case silu_cases[] = {
     {.in = "5", .give = "{-1, 0, 2, 1/0, -50}", .want = "{-0.268941421, 0, 1.76159416, 1/0, -9.64374924e-21}",
@@ -35,7 +35,7 @@ GR_OP(silu) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = silu_kernels,
-    .backward = silu_backward_rule,
+    .backward = silu_rule,
 };
 
 /* ---- its derivative as an op ---- */

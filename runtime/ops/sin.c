@@ -19,7 +19,7 @@ static void sin_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status sin_forward(gri_call *c) { return gri_map(c, sin_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(sin);
 
-static gr_status sin_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, sin_backward, g->dy[0], g->in[0]); }
+static gr_status sin_rule(gri_grad *g) { return GRI_EMIT(g, 0, sin_backward, g->dy[0], g->in[0]); }
 
 static const gr_case sin_cases[] = {
     {.in = "4", .give = "{-1, 0, 2, 1000}", .want = "{-0.841470985, 0, 0.909297427, 0.826879541}"},
@@ -33,7 +33,7 @@ GR_OP(sin) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = sin_kernels,
-    .backward = sin_backward_rule,
+    .backward = sin_rule,
 };
 
 /* ---- cos ---- */
@@ -49,7 +49,7 @@ static void cos_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status cos_forward(gri_call *c) { return gri_map(c, cos_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(cos);
 
-static gr_status cos_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, cos_backward, g->dy[0], g->in[0]); }
+static gr_status cos_rule(gri_grad *g) { return GRI_EMIT(g, 0, cos_backward, g->dy[0], g->in[0]); }
 
 static const gr_case cos_cases[] = {
     {.in = "4", .give = "{-1, 0, 2, 1000}", .want = "{0.540302306, 1, -0.416146837, 0.562379076}"},
@@ -63,7 +63,7 @@ GR_OP(cos) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = gri_shape_same,
     .forward = cos_kernels,
-    .backward = cos_backward_rule,
+    .backward = cos_rule,
 };
 
 /* ---- their derivatives as ops ---- */
@@ -81,7 +81,7 @@ static gr_status sin_backward_forward(gri_call *c) {
 }
 GR_KERNEL(sin_backward);
 
-static gr_status sin_backward_backward(gri_grad *g) {
+static gr_status sin_backward_rule(gri_grad *g) {
     gr_tensor *t;
     GR_TRY(GRI_EMIT(g, 0, sin_backward, g->dy[0], g->in[1]));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -99,7 +99,7 @@ GR_OP(sin_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = sin_backward_kernels,
-    .backward = sin_backward_backward,
+    .backward = sin_backward_rule,
 };
 
 static void cos_backward_loop(int64_t n, void *const *p, const void *attrs) {
@@ -115,7 +115,7 @@ static gr_status cos_backward_forward(gri_call *c) {
 }
 GR_KERNEL(cos_backward);
 
-static gr_status cos_backward_backward(gri_grad *g) {
+static gr_status cos_backward_rule(gri_grad *g) {
     gr_tensor *t;
     GR_TRY(GRI_EMIT(g, 0, cos_backward, g->dy[0], g->in[1]));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -134,5 +134,5 @@ GR_OP(cos_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = cos_backward_kernels,
-    .backward = cos_backward_backward,
+    .backward = cos_backward_rule,
 };

@@ -116,7 +116,7 @@ static gr_status softmax_kernel(gri_call *c) { return softmax_run(c, softmax_row
 static gr_status softmax_forward(gri_call *c) { return gri_dense(c, softmax_kernel); }
 GR_KERNEL(softmax);
 
-static gr_status softmax_backward_rule(gri_grad *g) {
+static gr_status softmax_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_softmax_backward, 2, GRI_TENSORS(g->dy[0], g->out[0]), g->attrs);
 }
 
@@ -137,7 +137,7 @@ GR_OP(softmax) = {
     .sets_only = true,
     .shape = softmax_shape,
     .forward = softmax_kernels,
-    .backward = softmax_backward_rule,
+    .backward = softmax_rule,
 };
 
 /* ---- softmax_backward ---- */
@@ -223,7 +223,7 @@ static gr_status log_softmax_kernel(gri_call *c) { return softmax_run(c, log_sof
 static gr_status log_softmax_forward(gri_call *c) { return gri_dense(c, log_softmax_kernel); }
 GR_KERNEL(log_softmax);
 
-static gr_status log_softmax_backward_rule(gri_grad *g) {
+static gr_status log_softmax_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_log_softmax_backward, 2, GRI_TENSORS(g->dy[0], g->out[0]), g->attrs);
 }
 
@@ -245,7 +245,7 @@ GR_OP(log_softmax) = {
     .sets_only = true,
     .shape = softmax_shape,
     .forward = log_softmax_kernels,
-    .backward = log_softmax_backward_rule,
+    .backward = log_softmax_rule,
 };
 
 /* ---- log_softmax_backward ---- */

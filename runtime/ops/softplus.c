@@ -32,7 +32,7 @@ static void softplus_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status softplus_forward(gri_call *c) { return gri_map(c, softplus_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(softplus);
 
-static gr_status softplus_backward_rule(gri_grad *g) {
+static gr_status softplus_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_softplus_backward, 2, GRI_TENSORS(g->dy[0], g->in[0]), g->attrs);
 }
 
@@ -59,7 +59,7 @@ GR_OP(softplus) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = softplus_shape,
     .forward = softplus_kernels,
-    .backward = softplus_backward_rule,
+    .backward = softplus_rule,
 };
 
 /* ---- its derivative as an op ---- */

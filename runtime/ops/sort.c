@@ -84,7 +84,7 @@ static gr_status sort_shape(gri_call *c) {
 static gr_status sort_forward(gri_call *c) { return sort_lines(c, c->out[0], c->out[1]); }
 GR_KERNEL(sort);
 
-static gr_status sort_backward(gri_grad *g) {
+static gr_status sort_rule(gri_grad *g) {
     return gri_emit_picked(g, ((const sort_attrs *)g->attrs)->dim);
 }
 
@@ -121,7 +121,7 @@ GR_OP(sort) = {
     .keeps = GRI_KEEP_OUT(1),
     .shape = sort_shape,
     .forward = sort_kernels,
-    .backward = sort_backward,
+    .backward = sort_rule,
 };
 
 /* ---- argsort ---- */

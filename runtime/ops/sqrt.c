@@ -16,7 +16,7 @@ static void sqrt_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status sqrt_forward(gri_call *c) { return gri_map(c, sqrt_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(sqrt);
 
-static gr_status sqrt_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, sqrt_backward, g->dy[0], g->out[0]); }
+static gr_status sqrt_rule(gri_grad *g) { return GRI_EMIT(g, 0, sqrt_backward, g->dy[0], g->out[0]); }
 
 static const gr_case sqrt_cases[] = {
     {.in = "3", .give = "{4, 2, 0.25}", .want = "{2, 1.41421356, 0.5}"},
@@ -29,7 +29,7 @@ GR_OP(sqrt) = {
     .keeps = GRI_KEEP_OUT(0),
     .shape = gri_shape_same,
     .forward = sqrt_kernels,
-    .backward = sqrt_backward_rule,
+    .backward = sqrt_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -47,7 +47,7 @@ static gr_status sqrt_backward_forward(gri_call *c) {
 }
 GR_KERNEL(sqrt_backward);
 
-static gr_status sqrt_backward_backward(gri_grad *g) {
+static gr_status sqrt_backward_rule(gri_grad *g) {
     GR_TRY(GRI_EMIT(g, 0, sqrt_backward, g->dy[0], g->in[1]));
     return GRI_EMIT(g, 1, div_backward, g->dy[0], g->out[0], g->in[1]);
 }
@@ -62,5 +62,5 @@ GR_OP(sqrt_backward) = {
     .keeps = GRI_KEEP_IN(1) | GRI_KEEP_OUT(0),
     .shape = gri_shape_broadcast,
     .forward = sqrt_backward_kernels,
-    .backward = sqrt_backward_backward,
+    .backward = sqrt_backward_rule,
 };

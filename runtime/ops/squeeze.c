@@ -3,7 +3,7 @@
  * dx = dy under the shape of x. Nothing is kept. */
 #include "op.h"
 
-static gr_status squeeze_backward(gri_grad *g) {
+static gr_status squeeze_rule(gri_grad *g) {
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
     gri_shape_attrs a = {.shape = {.n = x->rank}};
@@ -48,7 +48,7 @@ GR_OP(squeeze) = {
              .doc = "x without its dimensions of size 1, or without those among dim (a number or a list) that are\n"
                     "of size 1. A view."},
     .view = squeeze_view,
-    .backward = squeeze_backward,
+    .backward = squeeze_rule,
 };
 
 /* ---- unsqueeze ---- */
@@ -89,5 +89,5 @@ GR_OP(unsqueeze) = {
              .cases = unsqueeze_cases,
              .doc = "x with a new dimension of size 1 that comes to be number dim. A view."},
     .view = unsqueeze_view,
-    .backward = squeeze_backward,
+    .backward = squeeze_rule,
 };

@@ -20,7 +20,7 @@ static gr_status steps_map(gri_call *c, gri_loop loop) {
     return x->data == y->data ? GR_OK : gri_copy(c->ctx, y, x, c->mode);
 }
 
-static gr_status steps_backward(gri_grad *g) {
+static gr_status steps_rule(gri_grad *g) {
     gr_tensor *zero;
     if (!gri_needs(g, 0)) return GR_OK;
     const gri_spec *x = gri_input_spec(g, 0);
@@ -57,7 +57,7 @@ GR_OP(floor) = {
     .elementwise = true,
     .shape = steps_shape,
     .forward = floor_kernels,
-    .backward = steps_backward,
+    .backward = steps_rule,
 };
 
 /* ---- ceil ---- */
@@ -78,7 +78,7 @@ GR_OP(ceil) = {
     .elementwise = true,
     .shape = steps_shape,
     .forward = ceil_kernels,
-    .backward = steps_backward,
+    .backward = steps_rule,
 };
 
 /* ---- trunc ---- */
@@ -98,7 +98,7 @@ GR_OP(trunc) = {
     .elementwise = true,
     .shape = steps_shape,
     .forward = trunc_kernels,
-    .backward = steps_backward,
+    .backward = steps_rule,
 };
 
 /* ---- round ---- */
@@ -119,7 +119,7 @@ GR_OP(round) = {
     .elementwise = true,
     .shape = steps_shape,
     .forward = round_kernels,
-    .backward = steps_backward,
+    .backward = steps_rule,
 };
 
 /* ---- sign ---- */
@@ -140,5 +140,5 @@ GR_OP(sign) = {
     .elementwise = true,
     .shape = steps_shape,
     .forward = sign_kernels,
-    .backward = steps_backward,
+    .backward = steps_rule,
 };

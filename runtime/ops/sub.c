@@ -15,7 +15,7 @@ static void sub_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status sub_forward(gri_call *c) { return gri_map(c, sub_loop, GRI_REAL, NULL, GRI_EXACT); }
 GR_KERNEL(sub);
 
-static gr_status sub_backward(gri_grad *g) {
+static gr_status sub_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
     return GRI_EMIT(g, 1, neg, g->dy[0]);
 }
@@ -33,5 +33,5 @@ GR_OP(sub) = {
     .elementwise = true,
     .shape = gri_shape_broadcast,
     .forward = sub_kernels,
-    .backward = sub_backward,
+    .backward = sub_rule,
 };

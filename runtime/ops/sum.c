@@ -127,7 +127,7 @@ static gr_status sum_forward(gri_call *c) {
 }
 GR_KERNEL(sum);
 
-static gr_status sum_backward(gri_grad *g) {
+static gr_status sum_rule(gri_grad *g) {
     const gri_reduce_attrs *a = g->attrs;
     uint32_t mask;
     GR_TRY(gri_dim_mask(g->ctx, &a->dim, gri_input_spec(g, 0)->rank, &mask));
@@ -156,7 +156,7 @@ GR_OP(sum) = {
                     "precision; sums of whole numbers and of comparisons are i64."},
     .shape = sum_shape,
     .forward = sum_kernels,
-    .backward = sum_backward,
+    .backward = sum_rule,
 };
 
 /* ---- mean ---- */
@@ -185,7 +185,7 @@ static gr_status mean_forward(gri_call *c) {
 }
 GR_KERNEL(mean);
 
-static gr_status mean_backward(gri_grad *g) {
+static gr_status mean_rule(gri_grad *g) {
     const gri_reduce_attrs *a = g->attrs;
     const gri_spec *x = gri_input_spec(g, 0);
     int64_t count = 1;
@@ -210,7 +210,7 @@ GR_OP(mean) = {
              .doc = "Arithmetic mean over dim (a number or a list; all if none is given). NaN over nothing."},
     .shape = mean_shape,
     .forward = mean_kernels,
-    .backward = mean_backward,
+    .backward = mean_rule,
 };
 
 /* ---- sum_to ---- */
@@ -249,7 +249,7 @@ static gr_status sum_to_forward(gri_call *c) {
 }
 GR_KERNEL(sum_to);
 
-static gr_status sum_to_backward(gri_grad *g) {
+static gr_status sum_to_rule(gri_grad *g) {
     const gri_spec *x = gri_input_spec(g, 0);
     gri_shape_attrs a = {.shape = {.n = x->rank}};
     for (int d = 0; d < x->rank; d++) a.shape.v[d] = x->dims[d];
@@ -272,5 +272,5 @@ GR_OP(sum_to) = {
              .cases = sum_to_cases, .doc = "x summed over the dims along which it was broadcast from shape."},
     .shape = sum_to_shape,
     .forward = sum_to_kernels,
-    .backward = sum_to_backward,
+    .backward = sum_to_rule,
 };

@@ -16,7 +16,7 @@ static void tanh_loop(int64_t n, void *const *p, const void *attrs) {
 static gr_status tanh_forward(gri_call *c) { return gri_map(c, tanh_loop, GRI_REAL, NULL, GRI_COST_MATH); }
 GR_KERNEL(tanh);
 
-static gr_status tanh_backward_rule(gri_grad *g) { return GRI_EMIT(g, 0, tanh_backward, g->dy[0], g->out[0]); }
+static gr_status tanh_rule(gri_grad *g) { return GRI_EMIT(g, 0, tanh_backward, g->dy[0], g->out[0]); }
 
 static const gr_case tanh_cases[] = {
     {.in = "3", .give = "{-1, 0, 2}", .want = "{-0.761594156, 0, 0.964027580}"},
@@ -29,7 +29,7 @@ GR_OP(tanh) = {
     .keeps = GRI_KEEP_OUT(0),
     .shape = gri_shape_same,
     .forward = tanh_kernels,
-    .backward = tanh_backward_rule,
+    .backward = tanh_rule,
 };
 
 /* ---- its derivative as an op ---- */
@@ -47,7 +47,7 @@ static gr_status tanh_backward_forward(gri_call *c) {
 }
 GR_KERNEL(tanh_backward);
 
-static gr_status tanh_backward_backward(gri_grad *g) {
+static gr_status tanh_backward_rule(gri_grad *g) {
     gr_tensor *t, *two;
     GR_TRY(GRI_EMIT(g, 0, tanh_backward, g->dy[0], g->in[1]));
     if (!gri_needs(g, 1)) return GR_OK;
@@ -67,5 +67,5 @@ GR_OP(tanh_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,
     .forward = tanh_backward_kernels,
-    .backward = tanh_backward_backward,
+    .backward = tanh_backward_rule,
 };

@@ -14,7 +14,7 @@ static gr_status to_shape(gri_call *c) {
 static gr_status to_forward(gri_call *c) { return gri_copy(c->ctx, c->out[0], c->in[0], c->mode); }
 GR_KERNEL(to);
 
-static gr_status to_backward(gri_grad *g) { return gri_emit_same(g, 0, g->dy[0]); }
+static gr_status to_rule(gri_grad *g) { return gri_emit_same(g, 0, g->dy[0]); }
 
 static const gr_attr to_attrs[] = {
     {"dtype", GR_ATTR_DTYPE, offsetof(gri_dtype_attrs, dtype), .required = true}, GR_ATTR_END};
@@ -31,5 +31,5 @@ GR_OP(to) = {
              .doc = "x in another dtype: \"f32\", \"f64\", \"i64\", \"u8\". Always a copy."},
     .shape = to_shape,
     .forward = to_kernels,
-    .backward = to_backward,
+    .backward = to_rule,
 };

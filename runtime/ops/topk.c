@@ -129,7 +129,7 @@ static gr_status topk_shape(gri_call *c) {
     return GR_OK;
 }
 
-static gr_status topk_backward(gri_grad *g) {
+static gr_status topk_rule(gri_grad *g) {
     return gri_emit_picked(g, ((const topk_attrs *)g->attrs)->dim);
 }
 
@@ -166,5 +166,5 @@ GR_OP(topk) = {
     .keeps = GRI_KEEP_OUT(1),
     .shape = topk_shape,
     .forward = topk_kernels,
-    .backward = topk_backward,
+    .backward = topk_rule,
 };

@@ -62,7 +62,7 @@ static gr_status tril_kernel(gri_call *c) { return tril_run(c, false); }
 static gr_status tril_forward(gri_call *c) { return gri_dense(c, tril_kernel); }
 GR_KERNEL(tril);
 
-static gr_status tril_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_tril, 1, g->dy, g->attrs); }
+static gr_status tril_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_tril, 1, g->dy, g->attrs); }
 
 static const gr_case tril_cases[] = {
     {.in = "2,3", .give = "{{1,2,3},{4,5,6}}", .want = "{{1,0,0},{4,5,0}}"},
@@ -80,7 +80,7 @@ GR_OP(tril) = {
     .in_place = true,
     .shape = tril_shape,
     .forward = tril_kernels,
-    .backward = tril_backward,
+    .backward = tril_rule,
 };
 
 /* ---- triu ---- */
@@ -89,7 +89,7 @@ static gr_status triu_kernel(gri_call *c) { return tril_run(c, true); }
 static gr_status triu_forward(gri_call *c) { return gri_dense(c, triu_kernel); }
 GR_KERNEL(triu);
 
-static gr_status triu_backward(gri_grad *g) { return gri_emit(g, 0, &gri_op_triu, 1, g->dy, g->attrs); }
+static gr_status triu_rule(gri_grad *g) { return gri_emit(g, 0, &gri_op_triu, 1, g->dy, g->attrs); }
 
 static const gr_case triu_cases[] = {
     {.in = "2,3", .give = "{{1,2,3},{4,5,6}}", .want = "{{1,2,3},{0,5,6}}"},
@@ -107,5 +107,5 @@ GR_OP(triu) = {
     .in_place = true,
     .shape = tril_shape,
     .forward = triu_kernels,
-    .backward = triu_backward,
+    .backward = triu_rule,
 };

@@ -192,7 +192,7 @@ static gr_status var_emit(gri_grad *g, gr_tensor *t, uint32_t mask, double facto
     return gri_emit(g, 0, &gri_op_var_backward, 3, GRI_TENSORS(t, x, mean), &scale);
 }
 
-static gr_status var_backward_rule(gri_grad *g) {
+static gr_status var_rule(gri_grad *g) {
     const var_attrs *a = g->attrs;
     gr_tensor *dy;
     uint32_t mask;
@@ -201,7 +201,7 @@ static gr_status var_backward_rule(gri_grad *g) {
     return var_emit(g, dy, mask, 2);
 }
 
-static gr_status std_backward(gri_grad *g) {
+static gr_status std_rule(gri_grad *g) {
     const var_attrs *a = g->attrs;
     gr_tensor *dy, *y, *zero, *inf, *none;
     uint32_t mask;
@@ -242,7 +242,7 @@ GR_OP(var) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = var_shape,
     .forward = var_kernels,
-    .backward = var_backward_rule,
+    .backward = var_rule,
 };
 
 static const gr_case std_cases[] = {
@@ -261,7 +261,7 @@ GR_OP(std) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_OUT(0),
     .shape = var_shape,
     .forward = std_kernels,
-    .backward = std_backward,
+    .backward = std_rule,
 };
 
 /* ---- var_mean: the mean as var sees it; its derivative is that of any mean ---- */
@@ -276,7 +276,7 @@ static gr_status var_mean_forward(gri_call *c) {
 }
 GR_KERNEL(var_mean);
 
-static gr_status var_mean_backward(gri_grad *g) { return gri_op_mean.backward(g); }
+static gr_status var_mean_rule(gri_grad *g) { return gri_op_mean.backward(g); }
 
 static const gr_attr var_mean_schema[] = {
     {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
@@ -294,7 +294,7 @@ GR_OP(var_mean) = {
              .doc = "The mean over dim, exact where all elements are equal."},
     .shape = var_mean_shape,
     .forward = var_mean_kernels,
-    .backward = var_mean_backward,
+    .backward = var_mean_rule,
 };
 
 /* ---- the derivative as an op ---- */
@@ -312,7 +312,7 @@ static gr_status var_backward_forward(gri_call *c) {
 }
 GR_KERNEL(var_backward);
 
-static gr_status var_backward_backward(gri_grad *g) {
+static gr_status var_backward_rule(gri_grad *g) {
     gr_tensor *scale, *t;
     GR_TRY(gri_emit(g, 0, &gri_op_var_backward, 3, GRI_TENSORS(g->dy[0], g->in[1], g->in[2]), g->attrs));
     if (!gri_needs(g, 1) && !gri_needs(g, 2)) return GR_OK;
@@ -339,5 +339,5 @@ GR_OP(var_backward) = {
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1) | GRI_KEEP_IN(2),
     .shape = gri_shape_broadcast,
     .forward = var_backward_kernels,
-    .backward = var_backward_backward,
+    .backward = var_backward_rule,
 };

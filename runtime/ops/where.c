@@ -33,7 +33,7 @@ static gr_status where_forward(gri_call *c) {
 }
 GR_KERNEL(where);
 
-static gr_status where_backward(gri_grad *g) {
+static gr_status where_rule(gri_grad *g) {
     gr_tensor *zero;
     GR_TRY(gri_scalar(g, &zero, 0));
     GR_TRY(GRI_EMIT(g, 1, where, g->in[0], g->dy[0], zero));
@@ -55,5 +55,5 @@ GR_OP(where) = {
     .keeps = GRI_KEEP_IN(0),
     .shape = where_shape,
     .forward = where_kernels,
-    .backward = where_backward,
+    .backward = where_rule,
 };
