@@ -139,11 +139,11 @@ describe("prod", function()
     end
   end)
   it("has a gradient where the product is too small for a number", function()
-    local x = gr.tensor({ 1e-200, 1e-200, 1e300 }, { dtype = "f64" }):requires_grad_(true)
+    local x = gr.tensor({ 1e-200, 1e-200, 1e-100 }, { dtype = "f64" }):requires_grad_(true)
     local y = x:prod()
     y:backward()
     assert.equal(0, y:item())
-    assert.near(1e100, x.grad[1]:item(), 1e88)
+    assert.near(1e-300, x.grad[1]:item(), 1e-310)
   end)
 end)
 
