@@ -2,10 +2,11 @@
  *
  * Four ways to compute a product, chosen by its shape and strides:
  *   own    ops/gemm_small.c, tiles: up to middling sizes, and every layout that BLIS must not see;
- *   dots   the same file, sums along k: one side thin and both operands contiguous along k;
+ *   dots   ops/gemm_thin.c, sums along k: one side thin and both operands contiguous along k;
  *   outer  ops/gemm_outer.c: large, both operands by rows of k;
  *   large  BLIS, one thread per piece, on strides that blas_plain has looked at: its typed interface does not
  *          check them.
+ * With the rows of a window (convolution) it is `own`, or, one side thin, gemm_thin of gemm_thin.c.
  * BLIS's own path for small matrices (`sup`) is always off: in 0.9 it reads beyond its operands. Of 6000 random
  * products with an unmapped page behind each matrix 197 in f32 touched one, with `sup` off none.
  *
@@ -18,10 +19,12 @@
 #include "op.h"
 #include "scratch.h"
 
-extern const gri_small_gemm gri_kernel_gemm_small_generic_f32, gri_kernel_gemm_dots_generic_f32;
+extern const gri_small_gemm gri_kernel_gemm_small_generic_f32, gri_kernel_gemm_dots_generic_f32,
+    gri_kernel_gemm_thin_generic_f32;
 extern const gri_outer_gemm gri_kernel_gemm_outer_generic_f32;
 GRI_KERNEL_TABLE(gri_small_gemm, gemm_small)
 GRI_KERNEL_TABLE(gri_small_gemm, gemm_dots)
+GRI_KERNEL_TABLE(gri_small_gemm, gemm_thin)
 GRI_KERNEL_TABLE(gri_outer_gemm, gemm_outer)
 
 typedef enum blas_way { BLAS_OWN, BLAS_DOTS, BLAS_OUTER, BLAS_LARGE } blas_way;
@@ -147,8 +150,19 @@ static void blas_product(gri_isa isa, const gri_gemm *g, blas_way way, gri_scrat
     }
 }
 
+/* With the rows of a window. */
+static void blas_window(gri_isa isa, const gri_gemm *g) {
+    bool thin = g->b_rows ? g->m <= 3 : g->n <= 4 && g->rsb == 1;
+    if (g->k == 0) blas_product(isa, g, BLAS_OWN, NULL);
+    else (*(thin ? gemm_thin_kernels : gemm_small_kernels)[blas_variant(isa, g)])(g);
+}
+
 void gri_gemm_piece(gri_isa isa, const gri_gemm *given) {
     bool turned;
+    if (given->a_rows || given->b_rows) {
+        blas_window(isa, given);
+        return;
+    }
     gri_gemm g = blas_normal(given, &turned);
     blas_way way = blas_choose(isa, &g);
     blas_product(isa, &g, way == BLAS_OUTER ? BLAS_LARGE : way, NULL);

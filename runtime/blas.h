@@ -5,6 +5,14 @@
 #include "parallel.h"
 #include "shape.h"
 
+/* The rows of an operand that is no matrix: what the taps of a window read (padded.h). Element l of row p is
+ * at[p] + l / run * pitch + l % run elements from the operand; GRI_GEMM_SLACK more behind the last may be read. */
+typedef struct gri_gemm_rows {
+    const int64_t *at;
+    int64_t run, pitch;
+} gri_gemm_rows;
+#define GRI_GEMM_SLACK 32
+
 /* c[m,n] = beta * c + bias[n] + a[m,k] b[k,n]; element strides; beta is 0 or 1 (0 does not read c). c must not
  * overlap a or b and its elements must be distinct. Bits depend on the shape and strides, not on the threads. */
 typedef struct gri_gemm {
@@ -16,6 +24,7 @@ typedef struct gri_gemm {
     int64_t rsc, csc;
     int beta;
     const void *bias; /* n adjacent values, if gri_gemm_takes_bias, with beta = 0; NULL: none */
+    const gri_gemm_rows *a_rows, *b_rows; /* instead of strides; only for gri_gemm_piece, not both */
 } gri_gemm;
 
 /* How ops/gemm_small.c computes one, for a CPU variant and a dtype. */

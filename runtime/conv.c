@@ -1,5 +1,7 @@
 #include "conv.h"
 
+#include <string.h>
+
 /* Height and width, and what is given for them. */
 static void conv_window(const gri_conv2d_attrs *a, int rank, const int64_t *x, const int64_t *w, gri_window *k) {
     for (int i = 0; i < 2; i++) {
@@ -59,4 +61,56 @@ gr_status gri_conv_shape(gri_call *c, int rank) {
     *y = (gri_spec){.dtype = (gr_dtype)x->dtype, .rank = rank, .dims = {p.n, p.o, p.w.out[0], p.w.out[1]}};
     if (rank == 3) y->dims[2] = p.w.out[1];
     return gri_numel(c->ctx, y->dtype, rank, y->dims, &count); /* padding can make anything of a small image */
+}
+
+/* ---- gradients -------------------------------------------------------------------------------------------- */
+
+gr_status gri_conv_want_ranks(gri_call *c, const char *first, const char *second, const char *shape) {
+    const gri_conv2d_attrs *a = c->attrs;
+    const int rank = c->in[0]->rank == 3 ? 3 : 4;
+    GR_TRY(gri_conv_want(c, 0, rank, first));
+    GR_TRY(gri_conv_want(c, 1, rank, second));
+    if (a->shape.n == rank) return GR_OK;
+    return gr_fail(c->ctx, GR_ERR_SHAPE, "shape of the %s is %s, expected %d dimensions", shape,
+                   gri_dims_text(a->shape.n, a->shape.v), rank);
+}
+
+gr_status gri_conv_gradient_shape(gri_call *c, int i, const int64_t *x, const int64_t *w) {
+    const gri_conv2d_attrs *a = c->attrs;
+    const gr_tensor *dy = c->in[i];
+    const int rank = dy->rank;
+    int64_t dims[4], n;
+    gri_conv p;
+    GR_TRY(gri_conv_fit(c->ctx, a, rank, x, w, &p));
+    memcpy(dims, (int64_t[]){p.n, p.o, rank == 3 ? p.w.out[1] : p.w.out[0], p.w.out[1]}, sizeof dims);
+    if (!gri_same_dims(rank, dy->dims, rank, dims))
+        return gr_fail(c->ctx, GR_ERR_SHAPE, "gradient is %s, expected %s", gri_tensor_text(dy),
+                       gri_dims_text(rank, dims));
+    c->spec[0] = (gri_spec){.dtype = (gr_dtype)dy->dtype, .rank = rank};
+    memcpy(c->spec[0].dims, a->shape.v, (size_t)rank * sizeof *a->shape.v);
+    c->spec[1] = (gri_spec){.dtype = (gr_dtype)dy->dtype, .rank = 1, .dims = {p.o}};
+    return gri_numel(c->ctx, (gr_dtype)dy->dtype, rank, a->shape.v, &n);
+}
+
+/* The attributes of g's op for a gradient shaped as t. */
+static gri_conv2d_attrs conv_shaped(const gri_grad *g, const gr_tensor *t) {
+    gri_conv2d_attrs a = *(const gri_conv2d_attrs *)g->attrs;
+    a.shape.n = t->rank;
+    memcpy(a.shape.v, t->dims, t->rank * sizeof *t->dims);
+    return a;
+}
+
+gr_status gri_conv_emit_input(gri_grad *g, int input, gr_tensor *dy, gr_tensor *w, const gr_tensor *x) {
+    gri_conv2d_attrs a = conv_shaped(g, x);
+    return gri_emit(g, input, &gri_op_conv2d_input_grad, 2, GRI_TENSORS(dy, w), &a);
+}
+
+gr_status gri_conv_emit_weight(gri_grad *g, const int *to, gr_tensor *x, gr_tensor *dy, const gr_tensor *w) {
+    gri_conv2d_attrs a = conv_shaped(g, w);
+    return gri_emit_many(g, to, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(x, dy), &a);
+}
+
+gr_status gri_conv_emit_output(gri_grad *g, int input, gr_tensor *x, gr_tensor *w, gr_tensor *bias) {
+    const gr_op *op = w->rank == 3 ? &gri_op_conv1d : &gri_op_conv2d;
+    return gri_emit(g, input, op, 3, GRI_TENSORS(x, w, bias), g->attrs);
 }

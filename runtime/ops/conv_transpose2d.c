@@ -80,10 +80,8 @@ GR_KERNEL(conv_transpose2d);
 
 static gr_status conv_transpose2d_rule(gri_grad *g) {
     gr_tensor *x = g->in[0], *w = g->in[1], *dy = g->dy[0];
-    gri_conv2d_attrs a = ((const gri_conv_transpose2d_attrs *)g->attrs)->conv;
-    GR_TRY(gri_emit(g, 0, &gri_op_conv2d, 2, GRI_TENSORS(dy, w), &a));
-    a.shape = (gr_dims){4, {w->dims[0], w->dims[1], w->dims[2], w->dims[3]}};
-    GR_TRY(gri_emit_many(g, (int[]){1, -1}, &gri_op_conv2d_weight_grad, 2, GRI_TENSORS(dy, x), &a));
+    GR_TRY(gri_conv_emit_output(g, 0, dy, w, NULL));
+    GR_TRY(gri_conv_emit_weight(g, (int[]){1, -1}, dy, x, w));
     return gri_emit(g, 2, &gri_op_sum, 1, &dy, &(gri_reduce_attrs){.dim = {3, {0, 2, 3}}});
 }
 

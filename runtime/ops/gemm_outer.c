@@ -3,35 +3,17 @@
  *
  * As in Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34, 2008: both operands
  * are packed, GRI_OUTER_DEPTH of k at a time: b in panels of two vectors' width, each as large as L1, a in panels of
- * OUTER_ROWS columns, GRI_OUTER_TALL of them at a time, which stay in L2. A tile of c is then the product of two
+ * GEMM_ROWS columns, GRI_OUTER_TALL of them at a time, which stay in L2. A tile of c is then the product of two
  * streams. Unpacked, the columns of a tall a would be in another page at every step: 40 GF/s.
  *
  * Each element of c is the sum over p in ascending order, in blocks of GRI_OUTER_DEPTH: its bits depend on k and the
  * CPU variant alone, not on m, n, strides, or the place where a product is cut. */
-#include "blas.h"
+#include "gemm.h"
 #include "op.h"
-#include "vmath.h"
 
 #include <string.h>
 
-#if defined(__AVX512F__)
-#define OUTER_BYTES 64
-#define OUTER_ROWS 12 /* of 32 registers, 24 hold c */
-#elif defined(__AVX2__)
-#define OUTER_BYTES 32
-#define OUTER_ROWS 6 /* of 16 registers, 12 hold c */
-#else
-#define OUTER_BYTES 16
-#define OUTER_ROWS 6
-#endif
-#define OUTER_LANES (OUTER_BYTES / (int)sizeof(real))
-#define OUTER_WIDTH (2 * OUTER_LANES)
-
-typedef real outer_vec __attribute__((vector_size(OUTER_BYTES)));
-typedef real outer_vec_at __attribute__((vector_size(OUTER_BYTES), aligned(sizeof(real)), may_alias));
-
-static inline outer_vec outer_load(const real *p) { return *(const outer_vec_at *)p; }
-static inline void outer_store(real *p, outer_vec v, bool add) { *(outer_vec_at *)p = add ? outer_load(p) + v : v; }
+#define OUTER_WIDTH (2 * GEMM_LANES)
 
 /* ---- packing ---------------------------------------------------------------------------------------------- */
 
@@ -56,24 +38,24 @@ static inline __attribute__((always_inline)) void outer_pack(real *panels, const
 
 static inline __attribute__((always_inline)) void outer_compute(int64_t depth, const real *a, const real *b, real *c,
                                                                 int64_t rsc, bool add) {
-    outer_vec acc[OUTER_ROWS][2];
-    for (int i = 0; i < OUTER_ROWS; i++) {
-        acc[i][0] = acc[i][1] = (outer_vec){0};
+    gemm_vec acc[GEMM_ROWS][2];
+    for (int i = 0; i < GEMM_ROWS; i++) {
+        acc[i][0] = acc[i][1] = (gemm_vec){0};
         __builtin_prefetch(c + i * rsc, 1, 3);
         __builtin_prefetch(c + i * rsc + OUTER_WIDTH - 1, 1, 3);
     }
-    for (; depth > 0; depth--, a += OUTER_ROWS, b += OUTER_WIDTH) {
-        outer_vec b0 = outer_load(b), b1 = outer_load(b + OUTER_LANES);
+    for (; depth > 0; depth--, a += GEMM_ROWS, b += OUTER_WIDTH) {
+        gemm_vec b0 = gemm_load(b), b1 = gemm_load(b + GEMM_LANES);
 #pragma GCC unroll 12
-        for (int i = 0; i < OUTER_ROWS; i++) {
+        for (int i = 0; i < GEMM_ROWS; i++) {
             acc[i][0] += a[i] * b0;
             acc[i][1] += a[i] * b1;
         }
     }
 #pragma GCC unroll 12
-    for (int i = 0; i < OUTER_ROWS; i++, c += rsc) {
-        outer_store(c, acc[i][0], add);
-        outer_store(c + OUTER_LANES, acc[i][1], add);
+    for (int i = 0; i < GEMM_ROWS; i++, c += rsc) {
+        gemm_store(c, add ? gemm_load(c) + acc[i][0] : acc[i][0]);
+        gemm_store(c + GEMM_LANES, add ? gemm_load(c + GEMM_LANES) + acc[i][1] : acc[i][1]);
     }
 }
 
@@ -85,7 +67,7 @@ static __attribute__((noinline)) void outer_tile(int64_t depth, const real *a, c
 /* A tile of which c has only some rows and columns. */
 static __attribute__((noinline)) void outer_edge(int64_t depth, const real *a, const real *b, real *c, int64_t rsc,
                                                  bool add, int64_t rows, int64_t columns) {
-    _Alignas(64) real tile[OUTER_ROWS * OUTER_WIDTH];
+    _Alignas(64) real tile[GEMM_ROWS * OUTER_WIDTH];
     outer_compute(depth, a, b, tile, OUTER_WIDTH, false);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++)
@@ -98,13 +80,13 @@ static __attribute__((noinline)) void outer_edge(int64_t depth, const real *a, c
 static void outer_block(const real *a, const real *b, real *c, int64_t rsc, int64_t rows, int64_t columns,
                         int64_t depth, bool add) {
     for (int64_t j = 0; j < columns; j += OUTER_WIDTH)
-        for (int64_t i = 0; i < rows; i += OUTER_ROWS) {
+        for (int64_t i = 0; i < rows; i += GEMM_ROWS) {
             const real *x = a + i * depth, *y = b + j * depth;
             real *to = c + i * rsc + j;
             int64_t high = rows - i, wide = columns - j;
-            if (high >= OUTER_ROWS && wide >= OUTER_WIDTH) outer_tile(depth, x, y, to, rsc, add);
+            if (high >= GEMM_ROWS && wide >= OUTER_WIDTH) outer_tile(depth, x, y, to, rsc, add);
             else
-                outer_edge(depth, x, y, to, rsc, add, high < OUTER_ROWS ? high : OUTER_ROWS,
+                outer_edge(depth, x, y, to, rsc, add, high < GEMM_ROWS ? high : GEMM_ROWS,
                            wide < OUTER_WIDTH ? wide : OUTER_WIDTH);
         }
 }
@@ -120,7 +102,7 @@ static void gemm_outer_forward(const gri_gemm *g, void *room) {
             outer_pack(packed_b, b + p * g->rsb + j, g->rsb, columns, depth, OUTER_WIDTH);
             for (int64_t i = 0; i < g->m; i += GRI_OUTER_TALL) {
                 int64_t rows = outer_min(g->m - i, GRI_OUTER_TALL);
-                outer_pack(packed_a, a + p * g->csa + i, g->csa, rows, depth, OUTER_ROWS);
+                outer_pack(packed_a, a + p * g->csa + i, g->csa, rows, depth, GEMM_ROWS);
                 outer_block(packed_a, packed_b, c + i * g->rsc + j, g->rsc, rows, columns, depth, g->beta || p > 0);
             }
         }

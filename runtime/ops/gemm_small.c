@@ -3,41 +3,18 @@
  *
  * A tile of GEMM_ROWS x 2 vectors of c stays in registers while k runs: each step loads two vectors of a row
  * of b and broadcasts one element of each row of a, so the strides of a do not matter. The rows of b are read
- * where they are, or from a panel of two vectors' width and GEMM_DEPTH rows when they are not contiguous.
+ * where they are, or from a panel of two vectors' width and GEMM_DEPTH rows when they are not contiguous. An operand
+ * that is the window of a convolution (gri_gemm_rows) has rows that begin anywhere: those of a are so many pointers,
+ * those of b are looked up in each step, or packed where a vector of columns spans several runs.
  *
  * Each element of c is the sum over p in ascending order, in blocks of GEMM_DEPTH: its bits depend on k and
  * the CPU variant alone, not on m, n, strides, or the place where a product is cut. */
-#include "blas.h"
+#include "gemm.h"
 #include "op.h"
-#include "vmath.h"
 
-#include <string.h>
-
-#if defined(__AVX512F__)
-#define GEMM_BYTES 64
-#define GEMM_ROWS 12 /* of 32 registers, 24 hold c */
-#elif defined(__AVX2__)
-#define GEMM_BYTES 32
-#define GEMM_ROWS 6 /* of 16 registers, 12 hold c */
-#else
-#define GEMM_BYTES 16
-#define GEMM_ROWS 6
-#endif
-#define GEMM_LANES (GEMM_BYTES / (int)sizeof(real))
 #define GEMM_WIDTH (2 * GEMM_LANES)
 #define GEMM_DEPTH 256
-#define GEMM_QUAD (16 / (int)sizeof(real))
-
-/* Vectors in registers, and the same in memory at any element's address. */
-typedef real gemm_vec __attribute__((vector_size(GEMM_BYTES)));
-typedef real gemm_quad __attribute__((vector_size(16)));
-typedef real gemm_vec_at __attribute__((vector_size(GEMM_BYTES), aligned(sizeof(real)), may_alias));
-typedef real gemm_quad_at __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
-
-static inline gemm_vec gemm_load(const real *p) { return *(const gemm_vec_at *)p; }
-static inline void gemm_store(real *p, gemm_vec v) { *(gemm_vec_at *)p = v; }
-static inline gemm_quad gemm_load_quad(const real *p) { return *(const gemm_quad_at *)p; }
-static inline void gemm_store_quad(real *p, gemm_quad v) { *(gemm_quad_at *)p = v; }
+#define GEMM_DIRECT 4 /* blocks of rows for which a row of b is read where it is */
 
 /* ---- a tile ----------------------------------------------------------------------------------------------- */
 
@@ -47,12 +24,65 @@ typedef struct gemm_tile {
     int64_t depth, rsa, csa, rsb, rsc, rsp;
     const real *a, *b, *plus;
     real *c;
+    const gri_gemm_rows *rows;  /* of a or b, if it is no matrix */
+    const int64_t *at;          /* of the tile's first row */
+    int64_t place, apart;       /* a: position of the first column; b: of the second vector */
 } gemm_tile;
 
-static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *t, const int rows, const int vecs) {
-    gemm_vec acc[GEMM_ROWS][2];
-    const int64_t rsa = t->rsa, csa = t->csa, rsb = t->rsb, rsc = t->rsc;
+typedef enum gemm_kind { GEMM_PLAIN, GEMM_A_ROWS, GEMM_B_ROWS } gemm_kind;
+
+/* One step of k; x: the element of a in row i. */
+#define GEMM_STEP(x, b0, b1)                                  \
+    _Pragma("GCC unroll 12") for (int i = 0; i < rows; i++) { \
+        const real v = x;                                     \
+        acc[i][0] += v * b0;                                  \
+        if (vecs > 1) acc[i][1] += v * b1;                    \
+    }
+
+/* a and b are matrices. */
+static inline __attribute__((always_inline)) void gemm_plain(const gemm_tile *t, gemm_vec (*acc)[2], const int rows,
+                                                             const int vecs) {
+    const int64_t rsa = t->rsa, csa = t->csa, rsb = t->rsb;
     const real *a = t->a, *b = t->b;
+    for (int64_t p = t->depth; p > 0; p--, a += csa, b += rsb) {
+        gemm_vec b0 = gemm_load(b), b1 = vecs > 1 ? gemm_load(b + GEMM_LANES) : b0;
+        GEMM_STEP(a[i * rsa], b0, b1)
+    }
+}
+
+/* Row i of a begins at a + at[i] and goes on from position `place` in its runs. */
+static inline __attribute__((always_inline)) void gemm_a_rows(const gemm_tile *t, gemm_vec (*acc)[2], const int rows,
+                                                              const int vecs) {
+    const real *a[GEMM_ROWS], *b = t->b;
+    const int64_t rsb = t->rsb, run = t->rows->run, skip = t->rows->pitch - run;
+    int64_t at = t->place / run * t->rows->pitch + t->place % run, left = run - t->place % run;
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++) a[i] = t->a + t->at[i];
+    for (int64_t depth = t->depth; depth > 0; depth -= left, left = run, at += skip) {
+        if (left > depth) left = depth;
+        for (const int64_t end = at + left; at < end; at++, b += rsb) {
+            gemm_vec b0 = gemm_load(b), b1 = vecs > 1 ? gemm_load(b + GEMM_LANES) : b0;
+            GEMM_STEP(a[i][at], b0, b1)
+        }
+    }
+}
+
+/* Row p of b begins at b + at[p]; its second vector is `apart` behind the first. */
+static inline __attribute__((always_inline)) void gemm_b_rows(const gemm_tile *t, gemm_vec (*acc)[2], const int rows,
+                                                              const int vecs) {
+    const int64_t rsa = t->rsa, csa = t->csa, apart = t->apart;
+    const real *a = t->a;
+    for (const int64_t *at = t->at, *end = at + t->depth; at < end; at++, a += csa) {
+        const real *b = t->b + *at;
+        gemm_vec b0 = gemm_load(b), b1 = vecs > 1 ? gemm_load(b + apart) : b0;
+        GEMM_STEP(a[i * rsa], b0, b1)
+    }
+}
+
+static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *t, const int rows, const int vecs,
+                                                               const gemm_kind kind) {
+    gemm_vec acc[GEMM_ROWS][2];
+    const int64_t rsc = t->rsc, rsp = t->rsp;
     if (t->depth >= 64) { /* where c is large: 100 instead of 92 GF/s for x W^T of 2048x384x128 */
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
@@ -60,19 +90,13 @@ static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *
             if (vecs > 1) __builtin_prefetch(t->c + i * rsc + GEMM_LANES, 1);
         }
     }
-    for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = (gemm_vec){0};
-    for (int64_t p = t->depth; p > 0; p--, a += csa, b += rsb) {
-        gemm_vec b0 = gemm_load(b), b1 = vecs > 1 ? gemm_load(b + GEMM_LANES) : b0;
 #pragma GCC unroll 12
-        for (int i = 0; i < rows; i++) {
-            real x = a[i * rsa];
-            acc[i][0] += x * b0;
-            if (vecs > 1) acc[i][1] += x * b1;
-        }
-    }
+    for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = (gemm_vec){0};
+    if (kind == GEMM_PLAIN) gemm_plain(t, acc, rows, vecs);
+    else if (kind == GEMM_A_ROWS) gemm_a_rows(t, acc, rows, vecs);
+    else gemm_b_rows(t, acc, rows, vecs);
     real *c = t->c;
     const real *plus = t->plus;
-    const int64_t rsp = t->rsp;
     if (plus) {
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++, plus += rsp) {
@@ -88,8 +112,9 @@ static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *
 }
 
 #define GEMM_CASE(n) \
-    case n: gemm_compute(t, n, vecs); break;
-static inline __attribute__((always_inline)) void gemm_rows(const gemm_tile *t, int rows, const int vecs) {
+    case n: gemm_compute(t, n, vecs, kind); break;
+static inline __attribute__((always_inline)) void gemm_rows(const gemm_tile *t, int rows, const int vecs,
+                                                            const gemm_kind kind) {
     switch (rows) {
         GEMM_CASE(1) GEMM_CASE(2) GEMM_CASE(3) GEMM_CASE(4) GEMM_CASE(5) GEMM_CASE(6)
 #if GEMM_ROWS == 12
@@ -97,8 +122,20 @@ static inline __attribute__((always_inline)) void gemm_rows(const gemm_tile *t, 
 #endif
     }
 }
-static __attribute__((noinline)) void gemm_narrow(const gemm_tile *t, int rows) { gemm_rows(t, rows, 1); }
-static __attribute__((noinline)) void gemm_wide(const gemm_tile *t, int rows) { gemm_rows(t, rows, 2); }
+#define GEMM_TILE(name, vecs, kind) \
+    static __attribute__((noinline)) void name(const gemm_tile *t, int rows) { gemm_rows(t, rows, vecs, kind); }
+GEMM_TILE(gemm_narrow, 1, GEMM_PLAIN)
+GEMM_TILE(gemm_wide, 2, GEMM_PLAIN)
+GEMM_TILE(gemm_narrow_a_rows, 1, GEMM_A_ROWS)
+GEMM_TILE(gemm_wide_a_rows, 2, GEMM_A_ROWS)
+GEMM_TILE(gemm_narrow_b_rows, 1, GEMM_B_ROWS)
+GEMM_TILE(gemm_wide_b_rows, 2, GEMM_B_ROWS)
+
+static void gemm_one(const gemm_tile *t, int rows, bool wide, gemm_kind kind) {
+    if (kind == GEMM_PLAIN) (wide ? gemm_wide : gemm_narrow)(t, rows);
+    else if (kind == GEMM_A_ROWS) (wide ? gemm_wide_a_rows : gemm_narrow_a_rows)(t, rows);
+    else (wide ? gemm_wide_b_rows : gemm_narrow_b_rows)(t, rows);
+}
 
 /* ---- panels of b, edges of c ------------------------------------------------------------------------------ */
 
@@ -165,6 +202,59 @@ static void gemm_pack(real *panel, const real *b, int64_t rsb, int64_t csb, int 
     }
 }
 
+/* A vector of a panel's row, put together from the runs it spans: where lane 0 would be, were all of it in that run,
+ * and the lanes that are. */
+typedef struct gemm_pieces {
+    int count;
+    int64_t from[GEMM_LANES];
+    gemm_mask lanes[GEMM_LANES];
+} gemm_pieces;
+
+/* Of columns j .. j + width - 1, the lanes beyond with the last run. */
+static void gemm_pieces_of(gemm_pieces *s, const gri_gemm_rows *rows, int64_t j, int width) {
+    s->count = 0;
+    for (int k = 0; k < width;) {
+        const int64_t q = (j + k) % rows->run;
+        gemm_mask lane = {0};
+        for (int i = 0; i < GEMM_LANES; i++) lane[i] = i >= k ? -1 : 0;
+        s->lanes[s->count] = lane;
+        s->from[s->count++] = (j + k) / rows->run * rows->pitch + q - k;
+        k += rows->run - q < width - k ? (int)(rows->run - q) : width - k;
+    }
+}
+
+/* One vector in each row of a panel, from rows at[0 .. depth - 1] of b. */
+static inline __attribute__((always_inline)) void gemm_pack_pieces(real *panel, const real *b, const int64_t *at,
+                                                                   int depth, const gemm_pieces *s, const int count) {
+    for (int p = 0; p < depth; p++, panel += GEMM_WIDTH) {
+        gemm_vec x = gemm_load(b + at[p] + s->from[0]);
+        for (int k = 1; k < count; k++) {
+            gemm_mask y = (gemm_mask)gemm_load(b + at[p] + s->from[k]), take = s->lanes[k];
+            x = (gemm_vec)(((gemm_mask)x & ~take) | (y & take));
+        }
+        gemm_store(panel, x);
+    }
+}
+
+/* The same from two whole runs of half a vector each: loads of whole vectors would cross cache lines twice as often.
+ * Columns begin at multiples of GEMM_WIDTH, so that the runs are whole. */
+static void gemm_pack_halves(real *panel, const real *b, const int64_t *at, int depth, const gemm_pieces *s) {
+    const int64_t second = s->from[1] + GEMM_LANES / 2;
+    for (int p = 0; p < depth; p++, panel += GEMM_WIDTH) {
+        gemm_half x = gemm_load_half(b + at[p] + s->from[0]), y = gemm_load_half(b + at[p] + second);
+        gemm_store_half(panel, x);
+        gemm_store_half(panel + GEMM_LANES / 2, y);
+    }
+}
+
+static void gemm_pack_b_rows(real *panel, const real *b, const int64_t *at, int depth, const gemm_pieces *s,
+                             int64_t run) {
+    if (s->count == 1) gemm_pack_pieces(panel, b, at, depth, s, 1);
+    else if (s->count == 2 && run == GEMM_LANES / 2) gemm_pack_halves(panel, b, at, depth, s);
+    else if (s->count == 2) gemm_pack_pieces(panel, b, at, depth, s, 2);
+    else gemm_pack_pieces(panel, b, at, depth, s, s->count);
+}
+
 /* What c is made from besides the product: itself, a bias (rs 0), or nothing (NULL). */
 typedef struct gemm_plus { const real *from; int64_t rs, cs; } gemm_plus;
 
@@ -190,27 +280,45 @@ static void gemm_panel(const gri_gemm *g, int64_t j, int width, int64_t p, int d
     const bool whole = width % GEMM_LANES == 0, direct = whole && g->csc == 1, onto = g->beta || p > 0;
     int64_t blocks = (g->m + GEMM_ROWS - 1) / GEMM_ROWS;
     gemm_tile t = {.depth = depth, .rsa = g->rsa, .csa = g->csa, .rsb = g->rsb, .rsc = direct ? g->rsc : GEMM_WIDTH,
-                   .b = (const real *)g->b + p * g->rsb + j * g->csb};
+                   .b = (const real *)g->b + p * g->rsb + j * g->csb, .rows = g->a_rows, .place = p};
     gemm_plus plus = {.from = g->bias ? (const real *)g->bias + j : NULL, .cs = 1};
     if (onto) plus = (gemm_plus){.rs = g->rsc, .cs = g->csc};
     t.rsp = plus.rs;
     /* 256-bit rows of a wide b, each a line of another page, are dear to come back to: 75 instead of 93 GF/s for
      * 64x2048x784. With 512 bits they are not. */
     const bool far = GEMM_BYTES < 64 && blocks * g->rsb >= 10000;
-    if (g->csb != 1 || !whole || (far && blocks > 5)) {
+    gemm_kind kind = g->a_rows ? GEMM_A_ROWS : GEMM_PLAIN;
+    if (g->b_rows) {
+        const bool wide = width > GEMM_LANES;
+        gemm_pieces s[2];
+        gemm_pieces_of(&s[0], g->b_rows, j, wide ? GEMM_LANES : width);
+        gemm_pieces_of(&s[1], g->b_rows, j + GEMM_LANES, wide ? width - GEMM_LANES : 0);
+        t.at = g->b_rows->at + p;
+        t.b = (const real *)g->b;
+        if (whole && s[0].count == 1 && s[1].count < 2 && blocks <= GEMM_DIRECT) {
+            kind = GEMM_B_ROWS;
+            t.b += s[0].from[0];
+            t.apart = wide ? s[1].from[0] - s[0].from[0] : 0;
+        } else {
+            for (int v = 0; v <= wide; v++)
+                gemm_pack_b_rows(panel + v * GEMM_LANES, t.b, t.at, depth, &s[v], g->b_rows->run);
+            t.b = panel;
+            t.rsb = GEMM_WIDTH;
+        }
+    } else if (g->csb != 1 || !whole || (far && blocks > 5)) {
         gemm_pack(panel, t.b, g->rsb, g->csb, depth, width);
         t.b = panel;
         t.rsb = GEMM_WIDTH;
     }
     for (int64_t r = 0, i = 0, rows; r < blocks; r++, i += rows) {
         rows = (g->m - i + blocks - r - 1) / (blocks - r); /* as even as may be */
-        t.a = (const real *)g->a + i * g->rsa + p * g->csa;
+        t.a = (const real *)g->a + (g->a_rows ? 0 : i * g->rsa + p * g->csa);
+        if (g->a_rows) t.at = g->a_rows->at + i;
         real *c = (real *)g->c + i * g->rsc + j * g->csc;
         if (onto) plus.from = c;
         t.c = direct ? c : tile;
         t.plus = direct ? plus.from : NULL;
-        if (width > GEMM_LANES) gemm_wide(&t, (int)rows);
-        else gemm_narrow(&t, (int)rows);
+        gemm_one(&t, (int)rows, width > GEMM_LANES, kind);
         if (!direct) gemm_scatter(g, c, tile, plus, (int)rows, width);
     }
 }
@@ -226,16 +334,9 @@ static double gemm_cost(const gri_gemm *g) {
     return m * vecs * k + pack + blocks * scatter;
 }
 
-/* The same product seen from the other side: c^T = b^T a^T. */
-static gri_gemm gemm_turned(const gri_gemm *g) {
-    return (gri_gemm){.dtype = g->dtype, .m = g->n, .n = g->m, .k = g->k, .a = g->b, .rsa = g->csb, .csa = g->rsb,
-                      .b = g->a, .rsb = g->csa, .csb = g->rsa, .c = g->c, .rsc = g->csc, .csc = g->rsc,
-                      .beta = g->beta};
-}
-
 static void gemm_small_forward(const gri_gemm *g) {
     const gri_gemm turned = gemm_turned(g);
-    if (!g->bias && gemm_cost(&turned) < gemm_cost(g)) g = &turned;
+    if (!g->bias && !g->a_rows && !g->b_rows && gemm_cost(&turned) < gemm_cost(g)) g = &turned;
     for (int64_t j = 0; j < g->n; j += GEMM_WIDTH) {
         int width = (int)(g->n - j < GEMM_WIDTH ? g->n - j : GEMM_WIDTH);
         for (int64_t p = 0; p < g->k; p += GEMM_DEPTH)
@@ -243,96 +344,3 @@ static void gemm_small_forward(const gri_gemm *g) {
     }
 }
 GRI_EXPORT(gri_small_gemm, gemm_small)
-
-/* ---- dot products ----------------------------------------------------------------------------------------- */
-
-#define GEMM_DOT_ROWS 4
-
-#ifdef GRI_F64
-typedef int64_t gemm_int;
-#else
-typedef int32_t gemm_int;
-#endif
-typedef gemm_int gemm_mask __attribute__((vector_size(GEMM_BYTES)));
-
-/* Ones in the last n lanes. */
-static inline gemm_mask gemm_last(int64_t n) {
-    gemm_mask lane;
-    for (int i = 0; i < GEMM_LANES; i++) lane[i] = i;
-    return lane >= (gemm_int)(GEMM_LANES - n);
-}
-static inline gemm_vec gemm_load_last(const real *p, gemm_mask mask) {
-    return (gemm_vec)((gemm_mask)gemm_load(p) & mask);
-}
-
-static inline real gemm_sum(gemm_vec v) {
-    real lanes[GEMM_LANES];
-    gemm_store(lanes, v);
-    gemm_quad sum = gemm_load_quad(lanes);
-    for (int i = GEMM_QUAD; i < GEMM_LANES; i += GEMM_QUAD) sum += gemm_load_quad(lanes + i);
-    gemm_store_quad(lanes, sum);
-    return GEMM_QUAD == 4 ? (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]) : lanes[0] + lanes[1];
-}
-
-/* c[rows, cols] (+)= a[rows, k] b[k, cols], cols 1 or 2. What is left of k when it is no multiple of the lanes
- * comes from the last whole vector, with zeros for what has been counted. */
-static inline __attribute__((always_inline)) void gemm_dot_tile(const gri_gemm *g, const real *a, const real *b,
-                                                                real *c, const int rows, const int cols) {
-    gemm_vec acc[GEMM_DOT_ROWS][2];
-    const int64_t rsa = g->rsa, csb = cols > 1 ? g->csb : 0, k = g->k, whole = k / GEMM_LANES * GEMM_LANES;
-    for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = (gemm_vec){0};
-    for (int64_t p = 0; p < whole; p += GEMM_LANES) {
-        gemm_vec y0 = gemm_load(b + p), y1 = gemm_load(b + p + csb);
-#pragma GCC unroll 4
-        for (int i = 0; i < rows; i++) {
-            gemm_vec x = gemm_load(a + p + i * rsa);
-            acc[i][0] += x * y0;
-            if (cols > 1) acc[i][1] += x * y1;
-        }
-    }
-    if (whole < k) {
-        const gemm_mask mask = gemm_last(k - whole);
-        const int64_t p = k - GEMM_LANES;
-        gemm_vec y0 = gemm_load_last(b + p, mask), y1 = gemm_load_last(b + p + csb, mask);
-#pragma GCC unroll 4
-        for (int i = 0; i < rows; i++) {
-            gemm_vec x = gemm_load_last(a + p + i * rsa, mask);
-            acc[i][0] += x * y0;
-            if (cols > 1) acc[i][1] += x * y1;
-        }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < rows; i++)
-#pragma GCC unroll 2
-        for (int j = 0; j < cols; j++) {
-            real *to = c + i * g->rsc + j * g->csc, sum = gemm_sum(acc[i][j]);
-            *to = g->beta ? *to + sum : sum;
-        }
-}
-
-static void gemm_dot(const gri_gemm *g, const real *a, const real *b, real *c, int64_t rows, int64_t cols) {
-    switch (rows * 2 + cols - 1) {
-    case 2: gemm_dot_tile(g, a, b, c, 1, 1); break;
-    case 3: gemm_dot_tile(g, a, b, c, 1, 2); break;
-    case 4: gemm_dot_tile(g, a, b, c, 2, 1); break;
-    case 5: gemm_dot_tile(g, a, b, c, 2, 2); break;
-    case 6: gemm_dot_tile(g, a, b, c, 3, 1); break;
-    case 7: gemm_dot_tile(g, a, b, c, 3, 2); break;
-    case 8: gemm_dot_tile(g, a, b, c, 4, 1); break;
-    default: gemm_dot_tile(g, a, b, c, 4, 2); break;
-    }
-}
-
-/* The same product by sums along k, where there are few columns: no panel of b to pay for, no lanes left empty.
- * csa = rsb = 1, k >= GEMM_LANES. The order of a sum depends on k and the variant alone, again. */
-static void gemm_dots_forward(const gri_gemm *g) {
-    const gri_gemm turned = gemm_turned(g);
-    if (g->m < g->n) g = &turned;
-    for (int64_t i = 0; i < g->m; i += GEMM_DOT_ROWS) {
-        int64_t rows = g->m - i < GEMM_DOT_ROWS ? g->m - i : GEMM_DOT_ROWS;
-        for (int64_t j = 0; j < g->n; j += 2)
-            gemm_dot(g, (const real *)g->a + i * g->rsa, (const real *)g->b + j * g->csb,
-                     (real *)g->c + i * g->rsc + j * g->csc, rows, g->n - j < 2 ? 1 : 2);
-    }
-}
-GRI_EXPORT(gri_small_gemm, gemm_dots)

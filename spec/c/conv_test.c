@@ -192,6 +192,32 @@ static void large_images_are_cut(void **state) {
     }
 }
 
+/* Products read images as vectors, one or two at a time, whole or put together, for few channels and for many; and
+ * every CPU variant has vectors of its own. */
+static void every_width_is_read_right(void **state) {
+    (void)state;
+    static const char *const isas[] = {"generic", "avx2", "avx512"};
+    static const int64_t widths[] = {2, 7, 8, 14, 16, 17, 24, 32, 33, 48}, outs[] = {1, 2, 3, 5, 50};
+    gr_ctx *mine = ctx;
+    for (int isa = 0; isa < 3; isa++) {
+        gr_config cfg;
+        gr_config_init(&cfg);
+        cfg.threads = 2;
+        cfg.isa = isas[isa];
+        if (gr_ctx_new(&cfg, &ctx) != GR_OK) continue; /* not on this machine */
+        for (int i = 0; i < 10; i++)
+            for (int k = 0; k < 5; k++) {
+                const int64_t stride = 1 + (i + k) % 3 / 2, channels = 1 + k % 3, groups = k == 1 ? 2 : 1;
+                conv c = {2, groups * channels, 5, widths[i], groups * outs[k], 3, 3, 0, 0,
+                          {{stride, stride}, {1, 1}, {1, 1}, groups, {0}}};
+                assert_true(conv_sizes(&c));
+                check_conv(&c, (i + k + isa) % 2 ? GR_F32 : GR_F64, k % 2);
+            }
+        check_ctx_free(ctx);
+    }
+    ctx = mine;
+}
+
 static void empty_batches_have_no_gradient(void **state) {
     (void)state;
     gri_conv2d_attrs a = {{1, 1}, {1, 1}, {1, 1}, 1, {4, {3, 2, 3, 3}}};
@@ -412,6 +438,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(convolution_is_its_sum),
         cmocka_unit_test(large_images_are_cut),
+        cmocka_unit_test(every_width_is_read_right),
         cmocka_unit_test(empty_batches_have_no_gradient),
         cmocka_unit_test(convolution_derivatives),
         cmocka_unit_test(bias_gradient_alone_has_a_derivative),
