@@ -50,14 +50,14 @@ static inline __attribute__((always_inline)) void gemm_plain(const gemm_tile *t,
     }
 }
 
-/* Row i of a begins at a + at[i] and goes on from position `place` in its runs. */
+/* Row i of a begins at a + at[i] and goes on from position `place` in its runs. Beyond `count` the last one again. */
 static inline __attribute__((always_inline)) void gemm_a_rows(const gemm_tile *t, gemm_vec (*acc)[2], const int rows,
-                                                              const int vecs) {
+                                                              const int count, const int vecs) {
     const real *a[GEMM_ROWS], *b = t->b;
     const int64_t rsb = t->rsb, run = t->rows->run, skip = t->rows->pitch - run;
     int64_t at = t->place / run * t->rows->pitch + t->place % run, left = run - t->place % run;
 #pragma GCC unroll 12
-    for (int i = 0; i < rows; i++) a[i] = t->a + t->at[i];
+    for (int i = 0; i < rows; i++) a[i] = t->a + t->at[i < count ? i : count - 1];
     for (int64_t depth = t->depth; depth > 0; depth -= left, left = run, at += skip) {
         if (left > depth) left = depth;
         for (const int64_t end = at + left; at < end; at++, b += rsb) {
@@ -68,24 +68,26 @@ static inline __attribute__((always_inline)) void gemm_a_rows(const gemm_tile *t
 }
 
 /* Row p of b begins at b + at[p]; its second vector is `apart` behind the first. */
-static inline __attribute__((always_inline)) void gemm_b_rows(const gemm_tile *t, gemm_vec (*acc)[2], const int rows,
-                                                              const int vecs) {
+static inline __attribute__((always_inline)) void gemm_b_rows(const gemm_tile *t, gemm_vec (*acc)[2],
+                                                              const int rows) {
     const int64_t rsa = t->rsa, csa = t->csa, apart = t->apart;
+    const int vecs = 2;
     const real *a = t->a;
     for (const int64_t *at = t->at, *end = at + t->depth; at < end; at++, a += csa) {
         const real *b = t->b + *at;
-        gemm_vec b0 = gemm_load(b), b1 = vecs > 1 ? gemm_load(b + apart) : b0;
+        gemm_vec b0 = gemm_load(b), b1 = gemm_load(b + apart);
         GEMM_STEP(a[i * rsa], b0, b1)
     }
 }
 
-static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *t, const int rows, const int vecs,
-                                                               const gemm_kind kind) {
+/* `count` of the rows are there. */
+static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *t, const int rows, const int count,
+                                                               const int vecs, const gemm_kind kind) {
     gemm_vec acc[GEMM_ROWS][2];
     const int64_t rsc = t->rsc, rsp = t->rsp;
     if (t->depth >= 64) { /* where c is large: 100 instead of 92 GF/s for x W^T of 2048x384x128 */
 #pragma GCC unroll 12
-        for (int i = 0; i < rows; i++) {
+        for (int i = 0; i < rows && i < count; i++) {
             __builtin_prefetch(t->c + i * rsc, 1);
             if (vecs > 1) __builtin_prefetch(t->c + i * rsc + GEMM_LANES, 1);
         }
@@ -93,26 +95,26 @@ static inline __attribute__((always_inline)) void gemm_compute(const gemm_tile *
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++) acc[i][0] = acc[i][1] = (gemm_vec){0};
     if (kind == GEMM_PLAIN) gemm_plain(t, acc, rows, vecs);
-    else if (kind == GEMM_A_ROWS) gemm_a_rows(t, acc, rows, vecs);
-    else gemm_b_rows(t, acc, rows, vecs);
+    else if (kind == GEMM_A_ROWS) gemm_a_rows(t, acc, rows, count, vecs);
+    else gemm_b_rows(t, acc, rows);
     real *c = t->c;
     const real *plus = t->plus;
     if (plus) {
 #pragma GCC unroll 12
-        for (int i = 0; i < rows; i++, plus += rsp) {
+        for (int i = 0; i < rows && i < count; i++, plus += rsp) {
             acc[i][0] += gemm_load(plus);
             if (vecs > 1) acc[i][1] += gemm_load(plus + GEMM_LANES);
         }
     }
 #pragma GCC unroll 12
-    for (int i = 0; i < rows; i++, c += rsc) {
+    for (int i = 0; i < rows && i < count; i++, c += rsc) {
         gemm_store(c, acc[i][0]);
         if (vecs > 1) gemm_store(c + GEMM_LANES, acc[i][1]);
     }
 }
 
 #define GEMM_CASE(n) \
-    case n: gemm_compute(t, n, vecs, kind); break;
+    case n: gemm_compute(t, n, n, vecs, kind); break;
 static inline __attribute__((always_inline)) void gemm_rows(const gemm_tile *t, int rows, const int vecs,
                                                             const gemm_kind kind) {
     switch (rows) {
@@ -122,19 +124,28 @@ static inline __attribute__((always_inline)) void gemm_rows(const gemm_tile *t, 
 #endif
     }
 }
-#define GEMM_TILE(name, vecs, kind) \
-    static __attribute__((noinline)) void name(const gemm_tile *t, int rows) { gemm_rows(t, rows, vecs, kind); }
-GEMM_TILE(gemm_narrow, 1, GEMM_PLAIN)
-GEMM_TILE(gemm_wide, 2, GEMM_PLAIN)
-GEMM_TILE(gemm_narrow_a_rows, 1, GEMM_A_ROWS)
-GEMM_TILE(gemm_wide_a_rows, 2, GEMM_A_ROWS)
-GEMM_TILE(gemm_narrow_b_rows, 1, GEMM_B_ROWS)
-GEMM_TILE(gemm_wide_b_rows, 2, GEMM_B_ROWS)
+/* Every third height will do here, where most are 9 or 12, and is half of the code. */
+static inline __attribute__((always_inline)) void gemm_thirds(const gemm_tile *t, int rows, const int vecs) {
+    switch ((rows + 2) / 3) {
+    case 1: gemm_compute(t, 3, rows, vecs, GEMM_A_ROWS); break;
+    case 2: gemm_compute(t, 6, rows, vecs, GEMM_A_ROWS); break;
+#if GEMM_ROWS == 12
+    case 3: gemm_compute(t, 9, rows, vecs, GEMM_A_ROWS); break;
+    case 4: gemm_compute(t, 12, rows, vecs, GEMM_A_ROWS); break;
+#endif
+    }
+}
+#define GEMM_TILE static __attribute__((noinline)) void
+GEMM_TILE gemm_narrow(const gemm_tile *t, int rows) { gemm_rows(t, rows, 1, GEMM_PLAIN); }
+GEMM_TILE gemm_wide(const gemm_tile *t, int rows) { gemm_rows(t, rows, 2, GEMM_PLAIN); }
+GEMM_TILE gemm_narrow_a_rows(const gemm_tile *t, int rows) { gemm_thirds(t, rows, 1); }
+GEMM_TILE gemm_wide_a_rows(const gemm_tile *t, int rows) { gemm_thirds(t, rows, 2); }
+GEMM_TILE gemm_wide_b_rows(const gemm_tile *t, int rows) { gemm_rows(t, rows, 2, GEMM_B_ROWS); }
 
 static void gemm_one(const gemm_tile *t, int rows, bool wide, gemm_kind kind) {
     if (kind == GEMM_PLAIN) (wide ? gemm_wide : gemm_narrow)(t, rows);
     else if (kind == GEMM_A_ROWS) (wide ? gemm_wide_a_rows : gemm_narrow_a_rows)(t, rows);
-    else (wide ? gemm_wide_b_rows : gemm_narrow_b_rows)(t, rows);
+    else gemm_wide_b_rows(t, rows);
 }
 
 /* ---- panels of b, edges of c ------------------------------------------------------------------------------ */
@@ -295,10 +306,10 @@ static void gemm_panel(const gri_gemm *g, int64_t j, int width, int64_t p, int d
         gemm_pieces_of(&s[1], g->b_rows, j + GEMM_LANES, wide ? width - GEMM_LANES : 0);
         t.at = g->b_rows->at + p;
         t.b = (const real *)g->b;
-        if (whole && s[0].count == 1 && s[1].count < 2 && blocks <= GEMM_DIRECT) {
+        if (wide && whole && s[0].count == 1 && s[1].count == 1 && blocks <= GEMM_DIRECT) {
             kind = GEMM_B_ROWS;
             t.b += s[0].from[0];
-            t.apart = wide ? s[1].from[0] - s[0].from[0] : 0;
+            t.apart = s[1].from[0] - s[0].from[0];
         } else {
             for (int v = 0; v <= wide; v++)
                 gemm_pack_b_rows(panel + v * GEMM_LANES, t.b, t.at, depth, &s[v], g->b_rows->run);

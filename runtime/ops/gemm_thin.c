@@ -140,9 +140,9 @@ static inline __attribute__((always_inline)) void gemm_thin_rows(const gri_gemm 
             gemm_thin_store(g, s, v, (real *)g->c + i * g->rsc + s->to[v], acc[i][v]);
 }
 
-/* c[taps] (+)= a[taps, k] b[k]; b is contiguous, with nothing to be read behind it. */
+/* c[count] (+)= a[count, k] b[k], for up to `taps`; b is contiguous, with nothing to be read behind it. */
 static inline __attribute__((always_inline)) void gemm_thin_taps(const gri_gemm *g, const int64_t *at, const real *b,
-                                                                 real *c, const int taps) {
+                                                                 real *c, const int taps, const int64_t count) {
     gemm_vec acc[GEMM_TAPS];
     const real *a[GEMM_TAPS];
     const int64_t run = g->a_rows->run, pitch = g->a_rows->pitch, whole = run / GEMM_LANES * GEMM_LANES;
@@ -150,7 +150,7 @@ static inline __attribute__((always_inline)) void gemm_thin_taps(const gri_gemm 
 #pragma GCC unroll 12
     for (int i = 0; i < taps; i++) {
         acc[i] = (gemm_vec){0};
-        a[i] = (const real *)g->a + at[i];
+        a[i] = (const real *)g->a + at[i < count ? i : count - 1];
     }
     for (int64_t l = 0, row = 0; l < g->k; l += run, row += pitch, b += run) {
         for (int64_t q = 0; q < whole; q += GEMM_LANES) {
@@ -165,18 +165,18 @@ static inline __attribute__((always_inline)) void gemm_thin_taps(const gri_gemm 
 #pragma GCC unroll 12
         for (int i = 0; i < taps; i++) acc[i] += gemm_load_some(a[i] + row + whole, some) * y;
     }
-    for (int i = 0; i < taps; i++) {
+    for (int64_t i = 0; i < count; i++) {
         real sum = gemm_sum(acc[i]);
         c[i * g->rsc] = g->beta ? c[i * g->rsc] + sum : sum;
     }
 }
 
-#define GEMM_CASE(n) \
-    case n: gemm_thin_taps(g, at, b, c, n); break;
-static void gemm_thin_some(const gri_gemm *g, const int64_t *at, const real *b, real *c, int64_t taps) {
-    switch (taps) {
-        GEMM_CASE(1) GEMM_CASE(2) GEMM_CASE(3) GEMM_CASE(4) GEMM_CASE(5) GEMM_CASE(6)
-        GEMM_CASE(7) GEMM_CASE(8) GEMM_CASE(9) GEMM_CASE(10) GEMM_CASE(11) GEMM_CASE(12)
+static void gemm_thin_some(const gri_gemm *g, const int64_t *at, const real *b, real *c, int64_t count) {
+    switch ((count + 2) / 3) {
+    case 1: gemm_thin_taps(g, at, b, c, 3, count); break;
+    case 2: gemm_thin_taps(g, at, b, c, 6, count); break;
+    case 3: gemm_thin_taps(g, at, b, c, 9, count); break;
+    case 4: gemm_thin_taps(g, at, b, c, 12, count); break;
     }
 }
 
