@@ -111,6 +111,16 @@ describe("gradrun", function()
     assert.matches("^gradrun: cannot open /no/such/script.lua", out)
   end)
 
+  it("ends with the options there are where a script has no such option", function()
+    local script = file("local cli = require 'gradrun.cli'; cli.parse(arg, { epochs = 3, save = cli.TEXT })\n")
+    for args, complaint in pairs { ["--epoch 4"] = "unknown option --epoch", ["--epochs x"] = "--epochs needs a number",
+      ["--save"] = "--save needs a value" } do
+      local out, code = gradrun(script .. " " .. args)
+      assert.equal(1, code)
+      assert.equal("gradrun: " .. complaint .. "\noptions: --epochs (3), --save\n", out)
+    end
+  end)
+
   it("leaves with the code of os.exit, everything printed", function()
     local out, code = gradrun [[-e 'io.write "done" os.exit(7)']]
     assert.equal("done", out)

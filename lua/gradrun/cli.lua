@@ -13,7 +13,8 @@ function cli.parse(args, defaults)
       names[#names + 1] = "--" .. k .. (v ~= cli.TEXT and " (" .. tostring(v) .. ")" or "")
     end
     table.sort(names)
-    error(("%s\noptions: %s"):format(message, table.concat(names, ", ")), 0)
+    local text = ("%s\noptions: %s"):format(message, table.concat(names, ", "))
+    error(setmetatable({}, { __tostring = function() return text end })) -- the runner shows it without a traceback
   end
   while i <= #args do
     local name, value = args[i]:match("^%-%-([%w_-]+)=?(.*)$")
