@@ -24,6 +24,8 @@ op("pow", torch.pow, I(values=[0, 0, 0, 4]), I(values=[0, 1, 2, -0.5]), second=F
 for name, f in (("eq", torch.eq), ("ne", torch.ne), ("lt", torch.lt), ("le", torch.le), ("gt", torch.gt), ("ge", torch.ge)):
     op(name, f, I(values=[1, 2, 3, NAN, INF]), I(values=[2, 2, 2, NAN, INF]))
     op(name, f, I(3, 1), I(1, 5))
+for name, f in (("isnan", torch.isnan), ("isinf", torch.isinf), ("isfinite", torch.isfinite)):
+    op(name, f, I(values=[1, NAN, INF, -INF, 0, -2]))
 
 op("neg", torch.neg, I(3, 4, 5))
 op("abs", torch.abs, I(3, 4, 5))

@@ -12,6 +12,10 @@ for name, f in (("amin", torch.amin), ("prod", torch.prod), ("var", torch.var), 
     op(name, lambda x, f=f: f(x, dim=0), I(33, 1), dim=1)
     if name != "prod":
         op(name, lambda x, f=f: f(x, dim=(0, 2)), I(2, 3, 2), dim=[1, 3])
+for name, f in (("all", torch.all), ("any", torch.any)):
+    op(name, f, I(values=[[1, 0, 0], [3, 0, 2]]))
+    op(name, lambda x, f=f: f(x, 1), I(values=[[1, NAN, -INF], [0, 0, 0], [0, 2, 0]]), dim=2)
+    op(name, lambda x, f=f: f(x, 0, keepdim=True), I(2, 5), dim=1, keepdim=True)
 op("amin", torch.amin, I(values=[[1, 0, 0], [3, 0, 2]]))
 op("amin", torch.amin, I(values=[1, NAN, 3]))
 op("argmin", lambda x: x.argmin() + 1, I(3, 4, 5))
