@@ -118,12 +118,18 @@ bool lgr_read_option(lua_State *L, lgr_state *st, const gr_info *info, const cha
 void lgr_push_attr(lua_State *L, const gr_attr *a, const void *attrs);
 const gr_attr *lgr_find_attr(const gr_info *info, const char *name); /* NULL if there is none */
 gr_dtype lgr_check_dtype(lua_State *L, int i);
+/* Pushes the value at i as a message shows it: numbers as they are, short texts in quotes, else "a table". */
+const char *lgr_push_shown(lua_State *L, int i);
 /* Raises "who: unknown WHAT 'name' (did you mean 'x'?)"; names: separated by blanks. */
 int lgr_unknown(lua_State *L, const char *who, const char *what, const char *name, const char *names);
 /* The same for a field, among the given names and the keys of the table at `methods`. */
 int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods);
+/* Raises unless there is a table at i: parameters, or groups of them. */
+void lgr_check_parameters(lua_State *L, lgr_state *st, int i);
 /* Tensors in the table at i, as an array in a buffer left on the stack (nothing is retained: the table is). */
 gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n);
+/* The text at i; raises if it has a zero byte, where the system would take it to end. */
+const char *lgr_check_path(lua_State *L, int i);
 /* Script position (from 1, negative from the end) to 0-based; raises with the place. */
 int64_t lgr_check_dim(lua_State *L, int i);
 

@@ -103,8 +103,24 @@ gr_dtype lgr_check_dtype(lua_State *L, int i) {
     return (gr_dtype)lgr_unknown(L, "dtype", "dtype", s, "f32 f64 i64 u8");
 }
 
+const char *lgr_push_shown(lua_State *L, int i) {
+    enum { MOST = 40 };
+    int type = lua_type(L, i);
+    if (type == LUA_TSTRING) {
+        size_t n;
+        const char *s = lua_tolstring(L, i, &n);
+        bool plain = n <= MOST;
+        for (size_t k = 0; k < n && plain; k++) plain = (unsigned char)s[k] >= ' ';
+        return plain ? lua_pushfstring(L, "'%s'", s) : lua_pushfstring(L, "a text of %I bytes", (LUAI_UACINT)n);
+    }
+    if (type == LUA_TNIL || type == LUA_TBOOLEAN || type == LUA_TNUMBER) return luaL_tolstring(L, i, NULL);
+    if (luaL_getmetafield(L, i, "__name") != LUA_TSTRING) return lua_pushfstring(L, "a %s", luaL_typename(L, i));
+    const char *name = lua_tostring(L, -1), *dot = strrchr(name, '.'); /* "gradrun.Tensor" */
+    return lua_pushfstring(L, "a %s", dot ? dot + 1 : name);
+}
+
 static int args_type_error(lua_State *L, const char *who, const gr_attr *a, int i, const char *want) {
-    return luaL_error(L, "%s: %s is %s, expected %s", who, a->name, luaL_tolstring(L, i, NULL), want);
+    return luaL_error(L, "%s: %s is %s, expected %s", who, a->name, lgr_push_shown(L, i), want);
 }
 
 static int64_t args_integer(lua_State *L, const char *who, const gr_attr *a, int i) {
@@ -115,13 +131,13 @@ static int64_t args_integer(lua_State *L, const char *who, const gr_attr *a, int
 }
 
 static const char *args_number(lua_State *L, double v) { /* as a script would write it; left on the stack */
-    if (v == (double)(lua_Integer)v) return lua_pushfstring(L, "%I", (LUAI_UACINT)v);
+    if (fabs(v) < 1e15 && v == (double)(lua_Integer)v) return lua_pushfstring(L, "%I", (LUAI_UACINT)v);
     return lua_pushfstring(L, "%f", v);
 }
 
 static void args_range(lua_State *L, const char *who, const gr_attr *a, double v) {
     if ((a->min == 0 && a->max == 0) || (v >= a->min && v <= a->max)) return;
-    const char *got = v == v && !isinf(v) ? args_number(L, v) : lua_pushfstring(L, "%f", v);
+    const char *got = args_number(L, v);
     if (isinf(a->max) || a->max >= 1e9)
         luaL_error(L, "%s: %s is %s, expected at least %s", who, a->name, got, args_number(L, a->min));
     luaL_error(L, "%s: %s is %s, expected %s to %s", who, a->name, got, args_number(L, a->min),
@@ -152,18 +168,20 @@ static void args_dims(lua_State *L, const char *who, const gr_attr *a, int i, gr
     lua_Integer n = table ? (lua_Integer)lua_rawlen(L, i) : 1;
     if (n > GR_MAX_RANK)
         luaL_error(L, "%s: %s has %d entries, at most %d are possible", who, a->name, (int)n, GR_MAX_RANK);
-    d->n = (int32_t)n;
+    gr_dims read = {.n = (int32_t)n};
     for (lua_Integer k = 1; k <= n; k++) {
         if (table) lua_rawgeti(L, i, k);
         else lua_pushvalue(L, i);
         int64_t v = args_integer(L, who, a, -1);
-        d->v[k - 1] = a->kind == GR_ATTR_DIMS ? args_from_one(L, who, a, v) : v;
+        read.v[k - 1] = a->kind == GR_ATTR_DIMS ? args_from_one(L, who, a, v) : v;
         lua_pop(L, 1);
     }
+    *d = read;
 }
 
 static void args_pair(lua_State *L, const char *who, const gr_attr *a, int i, int64_t *pair) {
     i = lua_absindex(L, i);
+    int64_t read[2];
     for (int k = 0; k < 2; k++) {
         if (lua_istable(L, i)) {
             if (lua_rawlen(L, i) != 2) args_type_error(L, who, a, i, "a whole number or two of them");
@@ -171,24 +189,27 @@ static void args_pair(lua_State *L, const char *who, const gr_attr *a, int i, in
         } else {
             lua_pushvalue(L, i);
         }
-        pair[k] = args_integer(L, who, a, -1);
-        args_range(L, who, a, (double)pair[k]);
+        read[k] = args_integer(L, who, a, -1);
+        args_range(L, who, a, (double)read[k]);
         lua_pop(L, 1);
     }
+    memcpy(pair, read, sizeof read);
 }
 
 void lgr_read_attr(lua_State *L, lgr_state *st, const gr_attr *a, int i, void *attrs, const char *who) {
     void *at = (char *)attrs + a->offset;
+    int64_t whole;
     (void)st;
-    switch (a->kind) {
+    switch (a->kind) { /* attrs may be in use: what is not right is refused before it is written */
     case GR_ATTR_REAL:
         if (lua_type(L, i) != LUA_TNUMBER) args_type_error(L, who, a, i, "a number");
+        args_range(L, who, a, lua_tonumber(L, i));
         *(double *)at = lua_tonumber(L, i);
-        args_range(L, who, a, *(double *)at);
         break;
     case GR_ATTR_INT:
-        *(int64_t *)at = args_integer(L, who, a, i);
-        args_range(L, who, a, (double)*(int64_t *)at);
+        whole = args_integer(L, who, a, i);
+        args_range(L, who, a, (double)whole);
+        *(int64_t *)at = whole;
         break;
     case GR_ATTR_BOOL:
         if (!lua_isboolean(L, i)) args_type_error(L, who, a, i, "true or false");
@@ -295,7 +316,7 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
     while (lua_next(L, i)) {
         if (lua_type(L, -2) != LUA_TSTRING)
             luaL_error(L, "%s: option table has the key %s; names are expected", info->name,
-                       luaL_tolstring(L, -2, NULL));
+                       lgr_push_shown(L, -2));
         const char *name = lua_tostring(L, -2);
         const gr_attr *a = lgr_find_attr(info, name);
         bool creator = info->inputs && !*info->inputs; /* requires_grad is for op_call */
@@ -343,7 +364,7 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
     }
     if (i == top && args_is_options(L, i)) given |= args_options(L, st, info, i++, attrs);
     if (i <= top && !lua_isnil(L, i))
-        luaL_error(L, "%s: argument %d (%s) is one too many", info->name, i, luaL_tolstring(L, i, NULL));
+        luaL_error(L, "%s: argument %d (%s) is one too many", info->name, i, lgr_push_shown(L, i));
     for (const gr_attr *a = info->attrs; a && a->name; a++)
         if (a->required && !(given >> (a - info->attrs) & 1) && !args_listed(filled, a->name))
             luaL_error(L, "%s: %s is missing", info->name, a->name);
@@ -352,8 +373,18 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
 
 /* ---- tensors -------------------------------------------------------------------------------------------- */
 
+void lgr_check_parameters(lua_State *L, lgr_state *st, int i) {
+    if (lua_istable(L, i)) return;
+    const char *hint = lgr_to_box(L, st, i, LGR_LAYER) ? ": its parameters are layer:parameters()"
+        : lgr_to_box(L, st, i, LGR_TENSOR)             ? ": put it in a table"
+                                                       : "";
+    lua_pushfstring(L, "a list of parameters expected, got %s%s",
+                    lua_isnone(L, i) ? "no value" : lgr_push_shown(L, i), hint);
+    luaL_argerror(L, i, lua_tostring(L, -1));
+}
+
 gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
-    luaL_checktype(L, i, LUA_TTABLE);
+    lgr_check_parameters(L, st, i);
     i = lua_absindex(L, i);
     lua_Integer count = (lua_Integer)lua_rawlen(L, i);
     if (count > 65535) luaL_error(L, "a list of %d tensors is too long", (int)count);
@@ -369,6 +400,13 @@ gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
     }
     *n = (int)count;
     return list;
+}
+
+const char *lgr_check_path(lua_State *L, int i) {
+    size_t n;
+    const char *path = luaL_checklstring(L, i, &n);
+    luaL_argcheck(L, strlen(path) == n, i, "a path has no zero byte in it");
+    return path;
 }
 
 int64_t lgr_check_dim(lua_State *L, int i) {

@@ -1,4 +1,6 @@
 /* Data files: environment failures return nil and a message, as io.open does. */
+#include <string.h>
+
 #include "lgr.h"
 
 /* What a failed call returns: nil and the message where the file is to blame, else it raises. */
@@ -15,7 +17,7 @@ static int data_failed(lua_State *L, lgr_state *st, gr_status s) {
 /* gr.data.NAME(path) -> tensor */
 static int data_read(lua_State *L, gr_status (*read)(gr_ctx *, const char *, gr_tensor **)) {
     lgr_state *st = lgr_upstate(L);
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = lgr_check_path(L, 1);
     gr_tensor *t;
     lgr_pressure(L, st);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
@@ -29,7 +31,7 @@ static int data_read(lua_State *L, gr_status (*read)(gr_ctx *, const char *, gr_
 /* gr.data.write_NAME(path, tensor) -> true */
 static int data_write(lua_State *L, gr_status (*write)(const gr_tensor *, const char *)) {
     lgr_state *st = lgr_upstate(L);
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = lgr_check_path(L, 1);
     gr_status s = write(lgr_check_tensor(L, st, 2), path);
     if (s != GR_OK) return data_failed(L, st, s);
     lua_pushboolean(L, 1);
@@ -64,7 +66,7 @@ static void **data_hold(lua_State *L) {
 /* gr.data.npz(path) -> {name = tensor, ...} */
 static int data_npz(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    const char *path = luaL_checkstring(L, 1), *name;
+    const char *path = lgr_check_path(L, 1), *name;
     gr_dict *d;
     lgr_pressure(L, st);
     void **held = data_hold(L);
@@ -84,7 +86,7 @@ static int data_npz(lua_State *L) {
 /* gr.data.write_npz(path, {name = tensor, ...}) -> true */
 static int data_write_npz(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = lgr_check_path(L, 1);
     gr_dict *d;
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
@@ -93,11 +95,12 @@ static int data_write_npz(lua_State *L) {
     *held = d;
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING)
-            return luaL_error(L, "write_npz: a name is %s, expected a string", luaL_tolstring(L, -2, NULL));
+            return luaL_error(L, "write_npz: a name is %s, expected a string", lgr_push_shown(L, -2));
+        if (strlen(lua_tostring(L, -2)) != lua_rawlen(L, -2))
+            return luaL_error(L, "write_npz: the name '%s...' has a zero byte in it", lua_tostring(L, -2));
         gr_tensor *t = lgr_to_tensor(L, st, -1);
         if (!t)
-            return luaL_error(L, "write_npz: %s is a %s, expected a tensor", lua_tostring(L, -2),
-                              luaL_typename(L, -1));
+            return luaL_error(L, "write_npz: %s is %s, expected a tensor", lua_tostring(L, -2), lgr_push_shown(L, -1));
         if (gr_dict_set(d, lua_tostring(L, -2), t) != GR_OK) return lgr_raise(L, st);
     }
     gr_status s = gr_npz_write(d, path);

@@ -309,13 +309,6 @@ static int dict_failed(lua_State *L, lgr_state *st, gr_status s) {
     return 2;
 }
 
-static const char *dict_check_path(lua_State *L, int i) {
-    size_t n;
-    const char *path = luaL_checklstring(L, i, &n);
-    luaL_argcheck(L, strlen(path) == n, i, "a path has no zero byte in it");
-    return path;
-}
-
 /* The texts of the dict become those of the table at i. */
 static void dict_set_texts(lua_State *L, lgr_state *st, gr_dict *d, int i) {
     const char *key;
@@ -340,7 +333,8 @@ static void dict_set_texts(lua_State *L, lgr_state *st, gr_dict *d, int i) {
 /* gr.safetensors.write(path, dict, metadata) -> true, or nil and a message */
 static int dict_write(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    const char *path = dict_check_path(L, 1);
+    const char *path = lgr_check_path(L, 1);
+    lua_settop(L, 3);
     lgr_pressure(L, st);
     gr_dict *d = dict_push(L, st, 2);
     dict_set_texts(L, st, d, 3);
@@ -354,7 +348,7 @@ static int dict_write(lua_State *L) {
 /* gr.safetensors.read(path) -> dict, metadata; or nil and a message */
 static int dict_read(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    const char *path = dict_check_path(L, 1), *key, *text;
+    const char *path = lgr_check_path(L, 1), *key, *text;
     gr_dict *d;
     lgr_pressure(L, st);
     lgr_box *b = lgr_new_box(L, st, LGR_DICT);

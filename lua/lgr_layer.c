@@ -203,7 +203,7 @@ static const void *layer_read_call(lua_State *L, lgr_state *st, const gr_info *c
     while (lua_next(L, table)) {
         if (lua_type(L, -2) != LUA_TSTRING)
             luaL_error(L, "%s: option table has the key %s; names are expected", call->name,
-                       luaL_tolstring(L, -2, NULL));
+                       lgr_push_shown(L, -2));
         const char *name = lua_tostring(L, -2);
         int at = layer_find_input(call->inputs, name);
         if (at < 0) {
@@ -213,7 +213,7 @@ static const void *layer_read_call(lua_State *L, lgr_state *st, const gr_info *c
         }
         if (!lua_isnil(L, at + 2)) luaL_error(L, "%s: %s is given twice", call->name, name);
         if (!lgr_to_tensor(L, st, -1))
-            luaL_error(L, "%s: %s is %s, expected a tensor", call->name, name, luaL_tolstring(L, -1, NULL));
+            luaL_error(L, "%s: %s is %s, expected a tensor", call->name, name, lgr_push_shown(L, -1));
         lua_replace(L, at + 2);
     }
     lua_settop(L, n + 1);

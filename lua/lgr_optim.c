@@ -5,9 +5,8 @@
 
 #define OPTIM_ATTRS 32 /* 64-bit words of an attribute struct */
 
-typedef struct optim_group { /* payload of opt.groups[i]; user value 1: the optimizer */
+typedef struct optim_group { /* payload of opt.groups[i]; user value 1: the optimizer, which may be closed before it */
     lgr_state *st;
-    gr_optim *optim;
     int group;
 } optim_group;
 
@@ -157,7 +156,7 @@ static int optim_construct(lua_State *L) {
     const gr_info *info = optim_info(L, k);
     uint64_t attrs[OPTIM_ATTRS];
     gr_optim *o;
-    luaL_checktype(L, 1, LUA_TTABLE);
+    lgr_check_parameters(L, st, 1);
     bool options = lua_istable(L, 2);
     lua_pushvalue(L, options ? 2 : 1);
     lua_insert(L, 2); /* the options as given, for their schedules */
@@ -242,10 +241,10 @@ static int optim_state(lua_State *L) {
 
 /* ---- hyper-parameters as fields ------------------------------------------------------------------------- */
 
-static void optim_push_group(lua_State *L, lgr_state *st, int box, gr_optim *o, int g) {
+static void optim_push_group(lua_State *L, lgr_state *st, int box, int g) {
     box = lua_absindex(L, box);
     optim_group *p = lua_newuserdatauv(L, sizeof *p, 1);
-    *p = (optim_group){st, o, g};
+    *p = (optim_group){st, g};
     lua_pushvalue(L, box);
     lua_setiuservalue(L, -2, 1);
     luaL_setmetatable(L, "gradrun.Group");
@@ -255,15 +254,16 @@ static int optim_group_index(lua_State *L) {
     optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
     const char *key = luaL_checkstring(L, 2);
     lua_getiuservalue(L, 1, 1);
+    gr_optim *o = lgr_check(L, p->st, lua_gettop(L), LGR_OPTIM);
     const gr_info *info = optim_schema(L, -1);
     const gr_attr *a = lgr_find_attr(info, key);
-    if (a) return lgr_push_attr(L, a, gr_optim_attrs_peek(p->optim, p->group)), 1;
+    if (a) return lgr_push_attr(L, a, gr_optim_attrs_peek(o, p->group)), 1;
     if (strcmp(key, "params") != 0)
         return lgr_unknown(L, info->name, "hyper-parameter", key, "params lr weight_decay");
-    int n = gr_optim_params(p->optim, p->group);
+    int n = gr_optim_params(o, p->group);
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
-        lgr_push_same(L, p->st, LGR_TENSOR, gr_optim_param_peek(p->optim, p->group, i));
+        lgr_push_same(L, p->st, LGR_TENSOR, gr_optim_param_peek(o, p->group, i));
         lua_rawseti(L, -2, i + 1);
     }
     return 1;
@@ -274,10 +274,11 @@ static int optim_group_newindex(lua_State *L) {
     const char *key = luaL_checkstring(L, 2);
     lua_settop(L, 3);
     lua_getiuservalue(L, 1, 1);
+    gr_optim *o = lgr_check(L, p->st, 4, LGR_OPTIM);
     const gr_info *info = optim_schema(L, 4);
     const gr_attr *a = lgr_find_attr(info, key);
     if (!a) return lgr_unknown(L, info->name, "hyper-parameter", key, "lr weight_decay");
-    optim_set(L, p->st, lua_gettop(L), p->optim, p->group, a, info->name);
+    optim_set(L, p->st, 4, o, p->group, a, info->name);
     return 0;
 }
 
@@ -295,7 +296,7 @@ static int optim_index(lua_State *L) {
         return lgr_unknown_field(L, info->name, key, "groups lr weight_decay", lua_upvalueindex(2));
     lua_newtable(L);
     for (int g = 0; g < gr_optim_groups(o); g++) {
-        optim_push_group(L, st, 1, o, g);
+        optim_push_group(L, st, 1, g);
         lua_rawseti(L, -2, g + 1);
     }
     return 1;
@@ -313,23 +314,42 @@ static int optim_newindex(lua_State *L) {
     return 0;
 }
 
+/* "4 parameters, lr 0.1, momentum 0.9" */
+static void optim_add_text(lua_State *L, luaL_Buffer *b, gr_optim *o, const gr_info *info, int g) {
+    lua_pushfstring(L, "%d parameters", gr_optim_params(o, g));
+    luaL_addvalue(b);
+    for (const gr_attr *a = info->attrs; a && a->name; a++) {
+        lgr_push_attr(L, a, gr_optim_attrs_peek(o, g));
+        lua_pushfstring(L, ", %s %s", a->name, luaL_tolstring(L, -1, NULL));
+        lua_replace(L, -3);
+        lua_pop(L, 1);
+        luaL_addvalue(b);
+    }
+}
+
+static int optim_group_tostring(lua_State *L) {
+    const optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
+    luaL_Buffer b;
+    lua_getiuservalue(L, 1, 1);
+    gr_optim *o = ((const lgr_box *)lua_touserdata(L, -1))->object;
+    if (!o) return lua_pushliteral(L, "group (closed)"), 1;
+    const gr_info *info = optim_schema(L, -1);
+    luaL_buffinit(L, &b);
+    optim_add_text(L, &b, o, info, p->group);
+    luaL_pushresult(&b);
+    return 1;
+}
+
 static int optim_tostring(lua_State *L) {
-    lgr_state *st = lgr_upstate(L);
-    gr_optim *o = lgr_check(L, st, 1, LGR_OPTIM);
+    gr_optim *o = ((const lgr_box *)lua_touserdata(L, 1))->object;
+    if (!o) return lua_pushliteral(L, "optimizer (closed)"), 1;
     const gr_info *info = optim_schema(L, 1);
     luaL_Buffer b;
     luaL_buffinit(L, &b);
     luaL_addstring(&b, info->name);
     for (int g = 0; g < gr_optim_groups(o); g++) {
-        lua_pushfstring(L, "%s%d parameters", g ? "; " : ": ", gr_optim_params(o, g));
-        luaL_addvalue(&b);
-        for (const gr_attr *a = info->attrs; a && a->name; a++) {
-            lgr_push_attr(L, a, gr_optim_attrs_peek(o, g));
-            lua_pushfstring(L, ", %s %s", a->name, luaL_tolstring(L, -1, NULL));
-            lua_replace(L, -3);
-            lua_pop(L, 1);
-            luaL_addvalue(&b);
-        }
+        luaL_addstring(&b, g ? "; " : ": ");
+        optim_add_text(L, &b, o, info, g);
     }
     luaL_pushresult(&b);
     return 1;
@@ -371,7 +391,7 @@ static const luaL_Reg optim_methods[] = {{"step", optim_step}, {"zero_grad", opt
                                          {"state", optim_state}, {"add_group", optim_method_add_group},
                                          {"state_dict", lgr_state_dict}, {"load_state_dict", lgr_load_state_dict}, {0}};
 static const luaL_Reg optim_group_meta[] = {
-    {"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {0}};
+    {"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {"__tostring", optim_group_tostring}, {0}};
 
 void lgr_open_optim(lua_State *L, lgr_state *st) {
     luaL_newmetatable(L, "gradrun.Group");

@@ -35,7 +35,7 @@ static int system_peak_rss(lua_State *L) {
 
 /* gr.make_directory(path) -> true, also where it is there already; or nil and why not */
 static int system_make_directory(lua_State *L) {
-    const char *path = luaL_checkstring(L, 1);
+    const char *path = lgr_check_path(L, 1);
     struct stat st;
     if (mkdir(path, 0777) != 0 && !(errno == EEXIST && stat(path, &st) == 0 && S_ISDIR(st.st_mode))) {
         const char *why = strerror(errno);

@@ -81,7 +81,7 @@ static void tensor_put(lua_State *L, gr_dtype t, tensor_value *v) {
     }
     v->whole = lua_isboolean(L, -1) ? lua_toboolean(L, -1) : lua_tointegerx(L, -1, &ok);
     if (!ok || (t == GR_U8 && (v->whole < 0 || v->whole > 255)))
-        luaL_error(L, "tensor: %s is not a value of dtype %s", luaL_tolstring(L, -1, NULL), gr_dtype_name(t));
+        luaL_error(L, "tensor: %s is not a value of dtype %s", lgr_push_shown(L, -1), gr_dtype_name(t));
 }
 
 /* Checks the table at the top against dims and writes it out. */

@@ -113,6 +113,16 @@ describe("a saved value comes back", function()
     assert.equal(exact(m:state_dict()), exact(gr.load(path "layer")))
   end)
 
+  it("from a file that safetensors.write made, with texts or without", function()
+    local dict = gr.dict { a = gr.ones(2) }
+    for _, texts in ipairs { false, {}, { by = "hand" } } do
+      assert.is_true(gr.safetensors.write(path "plain", dict, texts or nil))
+      local back, metadata = gr.load(path "plain")
+      assert.is_true(gr.diff(dict, back).equal)
+      assert.same(texts or {}, metadata)
+    end
+  end)
+
   it("into the same bytes each time", function()
     local t = { z = 1, y = { 2.5, x = true, [3] = "" }, model = nn.Linear(3, 2), w = gr.ones(2) }
     gr.save(path "once", t)
@@ -494,6 +504,21 @@ describe("a save that fails", function()
     shell.run("chmod 755 %s", folder)
     if code ~= 0 then return pending("no way to be another user: " .. out) end
     assert.matches("^nil\t.*/kept: cannot be written.*: Permission denied\n$", out)
+  end)
+
+  it("for a path that the system would cut short raises", function()
+    local x, names = gr.ones(2), files()
+    for _, f in ipairs { gr.save, gr.safetensors.write, gr.data.write_npz } do
+      assert.error_matches(function() f(path "a\0b", { x = x }) end, "no zero byte")
+    end
+    for _, f in ipairs { gr.data.write_npy, gr.data.write_csv } do
+      assert.error_matches(function() f(path "a\0b", x) end, "no zero byte")
+    end
+    for _, f in ipairs { gr.load, gr.data.npy, gr.data.npz, gr.data.csv, gr.data.idx } do
+      assert.error_matches(function() f(path "a\0b") end, "no zero byte")
+    end
+    assert.error_matches(function() gr.data.write_npz(path "a", { ["x\0y"] = x }) end, "'x%.%.%.' has a zero byte")
+    assert.equal(names, files())
   end)
 
   it("where there is no folder, or no file can be", function()

@@ -57,6 +57,23 @@ describe("an optimizer's hyper-parameter", function()
     assert.equal(2.0, opt.lr)
   end)
 
+  it("stays what it was when it is set to what it cannot be", function()
+    local opt = gr.optim.SGD({ { params = { parameter() } }, { params = { parameter() }, lr = 0.25 } }, { lr = 0.5 })
+    local dropout = gr.nn.Dropout(0.5)
+    for _, bad in ipairs { -1, 0 / 0, 1 / 0, "x", {}, gr.ones(2), false } do
+      assert.error_matches(function() opt.lr = bad end, "SGD: lr is [^\n]*, expected")
+      assert.error_matches(function() opt.groups[2].lr = bad end, "SGD: lr is [^\n]*, expected")
+      assert.error_matches(function() dropout.p = bad end, "Dropout: p is [^\n]*, expected")
+    end
+    assert.error_matches(function() opt.lr = gr.ones(2) end, "lr is a Tensor, expected a number")
+    assert.error_matches(function() opt.lr = "fast" end, "lr is 'fast', expected a number")
+    assert.error_matches(function() opt.lr = -1e300 end, "lr is %-1e%+300, expected at least 0")
+    assert.same({ 0.5, 0.25, 0.5 }, { opt.groups[1].lr, opt.groups[2].lr, dropout.p })
+    opt.lr = function() return -1 end
+    assert.error_matches(function() opt:step() end, "lr is %-1")
+    assert.equal(0.5, opt.lr)
+  end)
+
   it("stops the step when its schedule fails, or gives no number, or one out of range", function()
     local p = parameter()
     local opt = gr.optim.SGD({ p })
