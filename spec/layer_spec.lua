@@ -39,7 +39,7 @@ describe("a layer", function()
     assert.error_matches(function() return m[3] end, "has 1 layers, no number 3")
     assert.error_matches(function() nn.Linear(2, 3, { bais = false }) end, "unknown option 'bais' %(did you mean 'bias'")
     assert.error_matches(function() nn.Linear(2) end, "out_features is missing")
-    assert.error_matches(function() nn.Linear(2, "x") end, "out_features is x, expected a whole number")
+    assert.error_matches(function() nn.Linear(2, "x") end, "out_features is 'x', expected a whole number")
     assert.error_matches(function() nn.Sequential(nn.ReLU(), 3) end, "argument 2 is a number, expected a layer")
   end)
 
