@@ -41,6 +41,17 @@ describe("fmod and remainder", function()
     end
   end)
 
+  it("have the whole quotient as gradient, also where the division rounds up to it", function()
+    for _, dtype in ipairs { "f32", "f64" } do
+      local a = gr.tensor({ 1, -1, 1, 5, 5, -1e-30, -7.5, 2 }, { dtype = dtype })
+      local b = gr.tensor({ 0.1, 0.1, -0.1, math.huge, -math.huge, 1e30, 2, 0 }, { dtype = dtype })
+      b:requires_grad_(true)
+      local function slope(y) return gr.grad(y:sum(), b):totable() end
+      assert.same({ -9, 9, 9, 0, 0, 0, 3, -math.huge }, slope(a:fmod(b)))
+      assert.same({ -9, 10, 10, 0, 1, 1, 4, -math.huge }, slope(a % b))
+    end
+  end)
+
   it("are written as %, with numbers on either side and in place", function()
     local t = gr.tensor { 5, -5, 7.5 }
     assert.same({ 2, 1, 1.5 }, (t % 3):totable())

@@ -4,7 +4,7 @@
  * fmod is exact in both: remainder rounds once, where it adds b. NaN where b is 0 or a infinite. Whole numbers are
  * divided as whole numbers, at full range; by 0 they are refused.
  *
- * dy/da = 1, dy/db = -trunc(a / b) or -floor(a / b): both inputs are kept.
+ * dy/da = 1, dy/db = -trunc(a / b) or -floor(a / b) of the exact quotient: both inputs are kept.
  *
  * How: q = trunc(a / b), rounded, is the whole quotient or, where it rounded up to a whole number, one more. a - q b
  * has no more digits than b, so a fused multiply-add gives it exactly, and one addition of b mends the second case.
@@ -110,14 +110,26 @@ static gr_status fmod_map(gri_call *c, gri_loop loop, gri_loop whole) {
     return gri_map(c, whole, GR_I64, types, GRI_COST_MATH | GRI_ANY_N);
 }
 
-/* b's gradient += -dy whole(a / b). */
-static gr_status fmod_backward_divisor(gri_grad *g, const gr_op *whole) {
-    gr_tensor *t;
+/* b's gradient += -dy q, where a = q b + y. The whole q is (a - fmod(a, b)) / b, rounded, and one less where
+ * remainder added b; trunc(a / b) would not do, since the division may round up: 1 / 0.1 is 10, but
+ * 1 = 9 * 0.1 + fmod(1, 0.1). By 0, where y is NaN, q is a / 0. */
+static gr_status fmod_backward_divisor(gri_grad *g, bool floored) {
+    gr_tensor *a = g->in[0], *b = g->in[1], *zero, *none, *m, *q, *y;
     if (!gri_needs(g, 1)) return GR_OK;
-    GR_TRY(GRI_EVAL(g, &t, div, g->in[0], g->in[1]));
-    GR_TRY(gri_eval(g, &t, whole, 1, &t, NULL));
-    GR_TRY(GRI_EVAL(g, &t, mul, g->dy[0], t));
-    return GRI_EMIT(g, 1, neg, t);
+    GR_TRY(gri_scalar(g, &zero, 0));
+    GR_TRY(GRI_EVAL(g, &none, eq, b, zero));
+    GR_TRY(GRI_EVAL(g, &m, fmod, a, b));
+    GR_TRY(GRI_EVAL(g, &m, where, none, zero, m));
+    GR_TRY(GRI_EVAL(g, &q, sub, a, m));
+    GR_TRY(GRI_EVAL(g, &q, div, q, b));
+    GR_TRY(GRI_EVAL(g, &q, round, q));
+    if (floored) {
+        GR_TRY(GRI_EVAL(g, &y, remainder, a, b));
+        GR_TRY(GRI_EVAL(g, &m, ne, y, m));
+        GR_TRY(GRI_EVAL(g, &q, sub, q, m));
+    }
+    GR_TRY(GRI_EVAL(g, &q, mul, g->dy[0], q));
+    return GRI_EMIT(g, 1, neg, q);
 }
 
 /* ---- fmod ---- */
@@ -127,7 +139,7 @@ GR_KERNEL(fmod);
 
 static gr_status fmod_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
-    return fmod_backward_divisor(g, &gri_op_trunc);
+    return fmod_backward_divisor(g, false);
 }
 
 static const gr_case fmod_cases[] = {
@@ -157,7 +169,7 @@ GR_KERNEL(remainder);
 
 static gr_status remainder_rule(gri_grad *g) {
     GR_TRY(gri_emit_same(g, 0, g->dy[0]));
-    return fmod_backward_divisor(g, &gri_op_floor);
+    return fmod_backward_divisor(g, true);
 }
 
 static const gr_case remainder_cases[] = {
