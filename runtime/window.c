@@ -24,13 +24,13 @@ gr_status gri_window_fit(gr_ctx *ctx, gri_window *w, bool ceil) {
     GR_TRY(window_check_kernel(ctx, w));
     for (int i = 0; i < 2; i++) reach[i] = w->dilation[i] * (w->kernel[i] - 1) + 1;
     for (int i = 0; i < 2; i++) {
-        int64_t free = w->in[i] + 2 * w->padding[i] - reach[i], s = w->stride[i];
+        int64_t s = w->stride[i], free = w->in[i] + 2 * w->padding[i] - reach[i] + (ceil ? s - 1 : 0);
         if (free < 0)
             return gr_fail(ctx, GR_ERR_SHAPE,
                            "a kernel that reaches %lldx%lld does not fit into %lldx%lld with padding %lldx%lld",
                            (long long)reach[0], (long long)reach[1], (long long)w->in[0], (long long)w->in[1],
                            (long long)w->padding[0], (long long)w->padding[1]);
-        w->out[i] = (ceil ? free + s - 1 : free) / s + 1;
+        w->out[i] = free / s + 1;
         if (ceil && (w->out[i] - 1) * s >= w->in[i] + w->padding[i]) w->out[i]--;
     }
     return GR_OK;

@@ -10,7 +10,8 @@ typedef struct gri_window {
     int64_t in[2], kernel[2], stride[2], padding[2], dilation[2], out[2];
 } gri_window;
 
-/* Checks the numbers and fills out[]. With ceil, a last window that only starts inside is counted too. */
+/* Checks the numbers and fills out[]. With ceil, a last window that only starts inside is counted too, also where it
+ * is the only one. */
 gr_status gri_window_fit(gr_ctx *ctx, gri_window *w, bool ceil);
 /* The other way: fills in[] from out[]. more: rows and columns at the end that the stride leaves out, fewer than it
  * has; they say which of the sizes with this out[] is meant. */

@@ -206,6 +206,7 @@ static const gr_case avg_pool2d_cases[] = {
      .want = "{{{{10,10},{10,10}}}}"},
     {.in = "1,1,2,2", .attrs = "kernel_size=3, stride=1, padding=1, count_include_pad=false",
      .give = "{{{{9,18},{27,36}}}}", .want = "{{{{22.5,22.5},{22.5,22.5}}}}"},
+    {.in = "1,1,1,2", .attrs = "kernel_size={1,3}, ceil_mode=true", .give = "{{{{2,4}}}}", .want = "{{{{3}}}}"},
     {.in = "1,1,1,3", .attrs = "kernel_size={1,2}, ceil_mode=true", .give = "{{{{2,4,7}}}}", .want = "{{{{3,7}}}}"},
     {.in = "2,3,6,6", .attrs = "kernel_size=2"},
     {.in = "2,2,7,8", .attrs = "kernel_size={3,2}, stride={2,3}, padding=1, ceil_mode=true"},

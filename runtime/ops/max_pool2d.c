@@ -221,6 +221,7 @@ static const gr_case max_pool2d_cases[] = {
      .want = "{{{{6,5},{8,9}}}}, {{{{4,5},{8,9}}}}"},
     {.in = "2,3,6,6", .attrs = "kernel_size=2"},
     {.in = "2,2,7,8", .attrs = "kernel_size={3,2}, stride={2,3}, padding=1"},
+    {.in = "2,2,2,4", .attrs = "kernel_size=3, ceil_mode=true"},
     {.in = "2,2,7,5", .attrs = "kernel_size=2, ceil_mode=true"},
     {.in = "1,2,9,9", .attrs = "kernel_size=3, stride=1, padding=1, dilation=2"},
     {.in = "0,2,4,4", .attrs = "kernel_size=2"},

@@ -19,6 +19,7 @@ LINES = (((3, 5, 9), dict(kernel_size=2)), ((3, 4, 11), dict(kernel_size=3, stri
          ((2, 5, 14), dict(kernel_size=5, stride=3, ceil_mode=True)))
 PLANES = (((2, 3, 7, 5), dict(kernel_size=2)), ((2, 3, 7, 8), dict(kernel_size=[3, 2], stride=[2, 3], padding=1)),
           ((2, 3, 8, 5), dict(kernel_size=3, stride=2, padding=1, ceil_mode=True)),
+          ((2, 3, 2, 5), dict(kernel_size=3, stride=[2, 3], ceil_mode=True)),
           ((1, 2, 9, 37), dict(kernel_size=3, stride=1, padding=1)))
 pooling("max_pool1d", *LINES, ((3, 4, 11), dict(kernel_size=3, stride=1, dilation=2)), indices=True)
 pooling("max_pool2d", *PLANES, indices=True)
