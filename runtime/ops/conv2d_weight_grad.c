@@ -107,7 +107,7 @@ static gr_status conv2d_weight_grad_sum(gr_ctx *ctx, conv2d_weight_grad_job *j) 
     j->bias_sums = memory;
     j->sums = (real *)(void *)((char *)memory + biases);
     if (units) conv_run(ctx, &j->c, conv2d_weight_grad_piece);
-    else memset(memory, 0, biases + sums);
+    else if (memory) memset(memory, 0, biases + sums);
     j->run = CONV2D_WEIGHT_GRAD_RUN / (p->og + 1) + 1;
     const int64_t runs = p->groups * ((p->depth + j->run - 1) / j->run);
     if (j->c.w) gri_parallel(ctx, runs, conv2d_weight_grad_join, j);
