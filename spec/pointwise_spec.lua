@@ -117,6 +117,18 @@ describe("gelu", function()
       x, exact = x:detach(), exact:detach()
     end
   end)
+  it("has a second derivative that is as accurate, on either side", function()
+    local x = gr.uniform({ 20000 }, { lo = -8, hi = 8 })
+    local function second(t, approximate)
+      t:requires_grad_(true)
+      local slope = gr.grad(t:gelu { approximate = approximate }:sum(), t, { create_graph = true })
+      return gr.grad(slope:sum(), t):to("f64")
+    end
+    for _, approximate in ipairs { "none", "tanh" } do
+      local off = second(x:clone(), approximate) - second(x:to("f64"), approximate)
+      assert.is_true(off:abs():amax():item() < 1e-6, off:abs():amax():item())
+    end
+  end)
   it("knows its two forms only", function()
     assert.error_matches(function() gr.tensor(1):gelu { approximate = "tan" } end, "did you mean 'tanh'")
   end)

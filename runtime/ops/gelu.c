@@ -135,7 +135,7 @@ static gr_status gelu_backward_forward(gri_call *c) {
 }
 GR_KERNEL(gelu_backward);
 
-#define GELU_STEPS 10
+#define GELU_STEPS 16
 
 /* *out = t (+ or *) number, by the op. */
 static gr_status gelu_with(gr_tensor **out, const gr_op *op, gr_tensor *t, double number) {
@@ -147,7 +147,7 @@ static gr_status gelu_with(gr_tensor **out, const gr_op *op, gr_tensor *t, doubl
     return s;
 }
 
-/* t[9] = Φ + x φ in simple ops; the caller releases all of t. */
+/* The last of t = Φ + x φ in simple ops; the caller releases all of t. */
 static gr_status gelu_slope(gr_ctx *ctx, gr_tensor *x, gr_tensor **t) {
     GR_TRY(gelu_with(&t[0], &gri_op_mul, x, GELU_ROOT));
     GR_TRY(GRI_APPLY(ctx, &t[1], erf, t[0]));
@@ -158,21 +158,28 @@ static gr_status gelu_slope(gr_ctx *ctx, gr_tensor *x, gr_tensor **t) {
     GR_TRY(GRI_APPLY(ctx, &t[6], exp, t[5]));
     GR_TRY(GRI_APPLY(ctx, &t[7], mul, x, t[6]));
     GR_TRY(gelu_with(&t[8], &gri_op_mul, t[7], GELU_DENSITY));
-    return GRI_APPLY(ctx, &t[9], add, t[3], t[8]);
+    return GRI_APPLY(ctx, &t[GELU_STEPS - 1], add, t[3], t[8]);
 }
 
-/* t[9] = σ + σ (1 - σ) x 2u'; σ (1 - σ) times something is sigmoid_backward. */
+/* The last of t = σ + σ (1 - σ) x 2u'. Made of q = σ(-|2u|), since 1 - σ loses its digits to the right: σ is q or
+ * 1 - q, and q (1 - q) times something is sigmoid_backward. No abs, whose own derivative is 0 at 0. */
 static gr_status gelu_tanh_slope(gr_ctx *ctx, gr_tensor *x, gr_tensor **t) {
     GR_TRY(GRI_APPLY(ctx, &t[0], mul, x, x));
     GR_TRY(gelu_with(&t[1], &gri_op_mul, t[0], GELU_TWO_U * GELU_CUBE));
     GR_TRY(gelu_with(&t[2], &gri_op_add, t[1], GELU_TWO_U));
     GR_TRY(GRI_APPLY(ctx, &t[3], mul, x, t[2]));
-    GR_TRY(GRI_APPLY(ctx, &t[4], sigmoid, t[3]));
-    GR_TRY(gelu_with(&t[5], &gri_op_mul, t[0], 3 * GELU_TWO_U * GELU_CUBE));
-    GR_TRY(gelu_with(&t[6], &gri_op_add, t[5], GELU_TWO_U));
-    GR_TRY(GRI_APPLY(ctx, &t[7], mul, x, t[6]));
-    GR_TRY(GRI_APPLY(ctx, &t[8], sigmoid_backward, t[7], t[4]));
-    return GRI_APPLY(ctx, &t[9], add, t[4], t[8]);
+    GR_TRY(GRI_APPLY(ctx, &t[4], neg, t[3]));
+    GR_TRY(gelu_with(&t[5], &gri_op_lt, x, 0));
+    GR_TRY(GRI_APPLY(ctx, &t[6], where, t[5], t[3], t[4]));
+    GR_TRY(GRI_APPLY(ctx, &t[7], sigmoid, t[6]));
+    GR_TRY(GRI_APPLY(ctx, &t[8], neg, t[7]));
+    GR_TRY(gelu_with(&t[9], &gri_op_add, t[8], 1));
+    GR_TRY(GRI_APPLY(ctx, &t[10], where, t[5], t[7], t[9]));
+    GR_TRY(gelu_with(&t[11], &gri_op_mul, t[0], 3 * GELU_TWO_U * GELU_CUBE));
+    GR_TRY(gelu_with(&t[12], &gri_op_add, t[11], GELU_TWO_U));
+    GR_TRY(GRI_APPLY(ctx, &t[13], mul, x, t[12]));
+    GR_TRY(GRI_APPLY(ctx, &t[14], sigmoid_backward, t[13], t[7]));
+    return GRI_APPLY(ctx, &t[GELU_STEPS - 1], add, t[10], t[14]);
 }
 
 static gr_status gelu_backward_compose(gri_call *c) {
