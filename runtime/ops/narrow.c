@@ -133,7 +133,7 @@ GR_OP(slice) = {
     .info = {.name = "slice", .inputs = "x", .attrs = slice_schema, .attr_size = sizeof(slice_attrs),
              .cases = slice_cases,
              .doc = "The positions start, start + step, … of dimension dim, up to and including stop; negative ones\n"
-                    "count from the end. stop = start - 1 gives none. A view."},
+                    "count from the end. stop = start - 1 gives none (from position 1: narrow does). A view."},
     .view = slice_view,
     .backward = slice_rule,
 };
