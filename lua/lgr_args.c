@@ -328,6 +328,10 @@ static uint64_t args_options(lua_State *L, lgr_state *st, const gr_info *info, i
     return given;
 }
 
+static bool args_takes_list(const gr_attr *a) {
+    return a->name && (a->kind == GR_ATTR_SHAPE || a->kind == GR_ATTR_DIMS);
+}
+
 uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int first, void *attrs,
                         const char *filled) {
     int top = lua_gettop(L), i = first;
@@ -344,8 +348,8 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
             i++;
             continue;
         }
-        bool several = (a->kind == GR_ATTR_SHAPE || a->kind == GR_ATTR_DIMS) && lua_isinteger(L, i);
-        if (several && i < top && lua_isinteger(L, i + 1)) { /* x:view(3, 4) */
+        bool several = args_takes_list(a) && !args_takes_list(a + 1) && lua_isinteger(L, i);
+        if (several && i < top && lua_isinteger(L, i + 1)) { /* x:view(3, 4), but x:roll(2, 1): one each */
             gr_dims *d = (gr_dims *)((char *)attrs + a->offset);
             int n = 0;
             while (i + n <= top && lua_isinteger(L, i + n)) n++;

@@ -73,6 +73,18 @@ describe("tile and repeat_interleave", function()
   end)
 end)
 
+describe("roll", function()
+  it("takes a shift and a dimension as numbers, or lists of both", function()
+    local t = gr.tensor { { 1, 2, 3 }, { 4, 5, 6 } }
+    local by_row = { { 4, 5, 6 }, { 1, 2, 3 } }
+    assert.same(by_row, t:roll(1, 1):totable())
+    assert.same(by_row, gr.roll(t, { 1 }, { 1 }):totable())
+    assert.same(by_row, t:roll(-3, { dims = 1 }):totable())
+    assert.same({ { 6, 1, 2 }, { 3, 4, 5 } }, t:roll(1):totable())
+    assert.error_matches(function() t:roll { 1, 2 } end, "2 shifts, but dims is missing")
+  end)
+end)
+
 describe("movedim, t, diag, trace, dot and outer", function()
   it("are what PyTorch's are", function()
     assert.same({ 3, 4, 2 }, gr.zeros(2, 3, 4):movedim(1, 3).shape)
