@@ -55,17 +55,6 @@ int lgr_unknown(lua_State *L, const char *who, const char *what, const char *nam
     return luaL_error(L, "%s", args_unknown(L, who, what, name, names));
 }
 
-/* gr.unknown(who, what, name, names) -> the text of such an error, for modules written in Lua */
-static int args_unknown_text(lua_State *L) {
-    const char *who = luaL_checkstring(L, 1), *what = luaL_checkstring(L, 2), *name = luaL_checkstring(L, 3);
-    args_unknown(L, who, what, name, luaL_checkstring(L, 4));
-    return 1;
-}
-
-static const luaL_Reg args_functions[] = {{"unknown", args_unknown_text}, {0}};
-
-void lgr_open_args(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, args_functions); }
-
 int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods) {
     lua_pushstring(L, names);
     lua_pushnil(L);
@@ -418,3 +407,23 @@ int64_t lgr_check_dim(lua_State *L, int i) {
     if (v == 0) luaL_argerror(L, i, "dimensions and positions count from 1 (or from the end: -1)");
     return v > 0 ? v - 1 : v;
 }
+
+/* ---- the same for modules written in Lua ----------------------------------------------------------------- */
+
+/* gr.unknown(who, what, name, names) -> the text of such an error */
+static int args_unknown_text(lua_State *L) {
+    const char *who = luaL_checkstring(L, 1), *what = luaL_checkstring(L, 2), *name = luaL_checkstring(L, 3);
+    args_unknown(L, who, what, name, luaL_checkstring(L, 4));
+    return 1;
+}
+
+/* gr.shown(value) -> the value as a message shows it */
+static int args_shown(lua_State *L) {
+    luaL_checkany(L, 1);
+    lgr_push_shown(L, 1);
+    return 1;
+}
+
+static const luaL_Reg args_functions[] = {{"unknown", args_unknown_text}, {"shown", args_shown}, {0}};
+
+void lgr_open_args(lua_State *L, lgr_state *st) { lgr_set_functions(L, st, args_functions); }

@@ -141,7 +141,7 @@ describe("a saved value comes back", function()
     for says, v in pairs {
       ["save: a%.b%.2 is a function"] = { a = { b = { 1, print } } },
       ["save: the value is a function"] = print,
-      ["save: f is a userdata"] = { f = io.stdout },
+      ["save: f is a FILE%*"] = { f = io.stdout },
       ["save: c is a thread"] = { c = coroutine.create(print) },
       ["save: inner%.outer is a table that contains itself"] = loop,
       ["save: a has a table as a key"] = { a = { [{}] = 1 } },
@@ -150,6 +150,14 @@ describe("a saved value comes back", function()
       local ok, message = pcall(gr.save, path "refused", v)
       assert.is_false(ok)
       assert.matches(says, message)
+    end
+    for message, f in pairs {
+      ["save: the file is a table, expected a path"] = function() gr.save({}, {}) end,
+      ["save: 3 where a table of options is expected"] = function() gr.save(path "refused", {}, 3) end,
+      ["save: metadata is 'x', expected a table of texts"] = function() gr.save(path "refused", {}, { metadata = "x" }) end,
+      ["load: a Layer where a table of objects by name"] = function() gr.load(path "value", nn.Linear(1, 1)) end,
+    } do
+      assert.error_matches(f, message)
     end
     assert.error_matches(function() gr.save(path "refused", { t = gr.ones(1) }, { indexbase = 0 }) end, "unknown option")
     assert.error_matches(function() gr.save(path "refused", {}, { index_base = 2 }) end, "index_base is 2")
@@ -454,7 +462,7 @@ describe("a damaged file", function()
     assert.is_nil(v)
     assert.matches("not a safetensors file", message)
     assert.error_matches(function() gr.load(path "missing", { index_base = 3 }) end, "index_base is 3")
-    assert.error_matches(function() gr.load() end, "string expected")
+    assert.error_matches(function() gr.load() end, "load: the file is nil, expected a path")
   end)
 end)
 

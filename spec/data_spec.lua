@@ -70,6 +70,22 @@ describe("data", function()
     assert.error_matches(function() other:load_state_dict(gr.data.loader(set, options):state_dict()) end,
       "saved with batch_size = 8; here it is 4")
     assert.equal("loader: 50 samples, 13 batches of 4; epoch 1, step 0", tostring(other))
+    local good = gr.data.loader(set, options):state_dict()
+    for message, wrong in pairs {
+      ["saved with shuffle = false; here it is true"] = { shuffle = false },
+      ["saved with drop_last = true; here it is false"] = { drop_last = true },
+      ["its state has epoch = 0"] = { epoch = 0 },
+      ["its state has step = 8"] = { step = 8 },
+      ["its state has step = %-1"] = { step = -1 },
+      ["its state has seed = 1.5"] = { seed = 1.5 },
+      ["its state has seed = a table"] = { seed = {} },
+      ["a state is a table; this is 3"] = 3,
+    } do
+      local loader, state = gr.data.loader(set, options), wrong
+      if wrong ~= 3 then state = setmetatable(wrong, { __index = good }) end
+      assert.error_matches(function() loader:load_state_dict(state) end, message)
+      assert.equal("loader: 50 samples, 7 batches of 8, shuffled; epoch 1, step 0", tostring(loader))
+    end
   end)
 
   it("applies a transform to every batch", function()
@@ -88,6 +104,22 @@ describe("data", function()
       ["batch_size is 0, expected a whole number above 0"] = function()
         gr.data.loader({ x = gr.ones(4), y = gr.ones(4) }, { batch_size = 0 })
       end,
+      ["here y is a text of 3 bytes"] = function() gr.data.loader { x = gr.ones(4), y = "a\nb" } end,
+      ["here x is a number without rows"] = function() gr.data.loader { x = gr.tensor(4), y = gr.ones(4) } end,
+      ["3 where a table of options is expected"] = function() gr.data.loader({ x = set.x, y = set.x }, 3) end,
+      ["unknown option 'suffle' %(did you mean 'shuffle'%?%)"] = function()
+        gr.data.loader({ x = set.x, y = set.x }, { suffle = true })
+      end,
+      ["shuffle is 1, expected true or false"] = function() gr.data.loader({ x = set.x, y = set.x }, { shuffle = 1 }) end,
+      ["seed is 0.5, expected a whole number"] = function() gr.data.loader({ x = set.x, y = set.x }, { seed = 0.5 }) end,
+      ["transform is a Tensor, expected a function"] = function()
+        gr.data.loader({ x = set.x, y = set.x }, { transform = set.x })
+      end,
+      ["transform%(x, y%) gave no x and y back"] = function()
+        gr.data.loader({ x = set.x, y = set.x }, { transform = function(x) return x end }):batches()()
+      end,
+      ["digits: the file is nil, expected a path"] = function() gr.data.digits() end,
+      ["fashion_mnist: the folder is a table, expected a path"] = function() gr.data.fashion_mnist {} end,
     } do
       assert.error_matches(f, message)
     end

@@ -67,11 +67,28 @@ describe("gr.fit", function()
       ["resume needs save"] = { resume = true },
       ["state.model: that name is fit's own"] = { save = folder(), state = { model = 1 } },
       ["/proc/nowhere: cannot make this folder: No such file or directory"] = { save = "/proc/nowhere" },
+      ["fit: model is 3, expected a layer"] = { model = 3 },
+      ["fit: optimizer is a table, expected an optimizer"] = { optimizer = {} },
+      ["fit: train: loader: x has 4 rows, y has 3"] = { train = { x = gr.ones(4, 64), y = gr.ones(3) } },
+      ["fit: train: it has no batch (loader: 3 samples, 0 batches of 8"] = {
+        train = gr.data.loader({ x = gr.ones(3, 64), y = gr.ones(3) }, { batch_size = 8, drop_last = true }) },
+      ["fit: train: a loader has a batch_size of its own"] = { train = gr.data.loader(train), batch_size = 8 },
+      ["fit: test: loader: a set is a table with tensors x and y, a sample a row; here y is nil"] = { test = { x = test.x } },
+      ["fit: loss is a Tensor, expected a function"] = { loss = gr.ones(1) },
+      ["fit: loss(output, y) gave nil, expected a tensor"] = { loss = function() end },
+      ["fit: epochs is 'x', expected a whole number"] = { epochs = "x" },
+      ["fit: clip is -1, expected a norm, or a function"] = { clip = -1 },
+      ["fit: on_epoch is true, expected a function"] = { on_epoch = true },
+      ["fit: save_every is 0, expected a whole number above 0"] = { save_every = 0 },
+      ["fit: save is true, expected a folder"] = { save = true },
+      ["save: own.f is a function"] = { save = folder(), state = { own = { f = print } } },
     } do
       local given = { model = model, optimizer = optimizer, train = train, quiet = true }
       for k, v in pairs(options) do given[k] = v end
+      local steps = optimizer:steps()
       local ok, found = pcall(gr.fit, given)
-      assert.is_false(ok)
+      assert.is_false(ok, message)
+      assert.equal(steps, optimizer:steps(), message)
       assert.truthy(tostring(found):find(message, 1, true), found)
     end
     local dir = folder()
@@ -82,16 +99,69 @@ describe("gr.fit", function()
     shell.run("rm -r %s", dir)
   end)
 
+  it("has the script's numbers and tensors back after resuming, in the tables it gave", function()
+    local dir, set = folder(), { x = gr.rand(8, 4), y = gr.ones(8):to "i64" }
+    local function go(state, epochs)
+      local m = nn.Linear(4, 2)
+      gr.fit { model = m, optimizer = gr.optim.SGD(m:parameters()), train = set, save = dir, resume = true, quiet = true,
+               epochs = epochs, state = state, on_epoch = function(epoch)
+                 state.tries, state.inner.word, state.inner.mean[1] = epoch, "x" .. epoch, epoch
+                 state.new = { 1, 2 }
+               end }
+    end
+    local mean = gr.zeros(2)
+    go({ tries = 0, inner = { mean = gr.zeros(2) } }, 2)
+    local state = { tries = 0, inner = { mean = mean, more = 5 } }
+    go(state, 2)
+    assert.same({ 2, "x2", 5, { 1, 2 } }, { state.tries, state.inner.word, state.inner.more, state.new })
+    assert.same({ 2.0, 0.0 }, mean:totable()) -- the same tensor, filled
+    shell.run("rm -r %s", dir)
+  end)
+
+  it("trains what has no classes, and measures its loss", function()
+    local x = gr.randn(64, 3)
+    local set = { x = x, y = x:sum(2, { keepdim = true }) }
+    local m = nn.Linear(3, 1)
+    local result = gr.fit { model = m, optimizer = gr.optim.Adam(m:parameters(), { lr = 0.1 }), train = set, test = set,
+                            loss = gr.nn.functional.mse_loss, epochs = 30, batch_size = 16, quiet = true }
+    assert.is_nil(result.accuracy)
+    assert.near(gr.nn.functional.mse_loss(m(x), set.y):item(), result.test_loss, 1e-6)
+    assert.truthy(result.best <= result.test_loss and result.best < 0.05, result.best)
+    assert.error_matches(function() gr.accuracy(m, set) end, "accuracy: .* classes .* y is f32%[64×1%]")
+  end)
+
+  it("leaves each layer in the mode it was in", function()
+    local m = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))
+    m[4]:eval() -- frozen
+    local mean = m[4].running_mean:clone()
+    gr.fit { model = m, optimizer = gr.optim.SGD(m:parameters()), train = train, test = test, quiet = true }
+    assert.same({ true, true, false }, { m.training, m[2].training, m[4].training })
+    assert.is_true(mean:eq(m[4].running_mean):amin():item() == 1)
+    assert.error_matches(function() gr.accuracy(m, { x = gr.ones(2, 3), y = test.y:narrow(1, 1, 2) }) end, "3 features")
+    assert.same({ true, true, false }, { m.training, m[2].training, m[4].training })
+  end)
+
+  it("measures on a loader's batches, from the first, with its transform", function()
+    local m, set = nn.Flatten(), { x = gr.eye(4):neg(), y = gr.arange(1, 5, { dtype = "i64" }) }
+    local loader = gr.data.loader(set, { batch_size = 3, shuffle = true, transform = function(x, y) return -x, y end })
+    loader:batches()()
+    assert.equal(1.0, gr.accuracy(m, loader))
+    assert.equal(1, loader.step)
+    assert.equal(0.0, gr.accuracy(m, set))
+  end)
+
   it("goes on when it cannot save, and says so", function()
     local dir = folder()
     local out, code = shell.run([[cd %s && rm -rf gone && mkdir gone && %s -e '
       local gr = require "gradrun"
       local set = { x = gr.rand(64, 4), y = gr.ones(64):to "i64" }
       local m = gr.nn.Linear(4, 2)
-      gr.fit { model = m, optimizer = gr.optim.SGD(m:parameters()), train = set, save = "gone", epochs = 2,
-               on_epoch = function() os.execute "rm -rf gone" end }']], dir, shell.gradrun)
+      local r = gr.fit { model = m, optimizer = gr.optim.SGD(m:parameters()), train = set, save = "gone", epochs = 2,
+                         quiet = true, on_epoch = function() os.execute "rm -rf gone" end }
+      print(r.not_saved)']], dir, shell.gradrun)
     assert.equal(0, code, out)
-    assert.matches("not saved: gone/checkpoint.safetensors: its folder cannot be opened", out)
+    local message = "gone/checkpoint.safetensors: its folder cannot be opened: No such file or directory\n"
+    assert.equal(("not saved: " .. message):rep(2) .. message, out)
     shell.run("rm -r %s", dir)
   end)
 end)

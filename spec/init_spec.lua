@@ -39,6 +39,7 @@ describe("every initialiser", function()
           local w = gr.full(weights[name] or { 6, 4 }, 7, { dtype = dtype, requires_grad = true })
           local view = w:detach()
           local more = name == "constant_" and { 2.5 } or {}
+          collectgarbage() -- of what ran before this
           local before = gr.memory().nodes
           assert.equal(w, seeded(5, f, w, table.unpack(more)))
           assert.is_true(w.requires_grad and w:is_leaf())

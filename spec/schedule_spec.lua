@@ -103,6 +103,14 @@ describe("schedules", function()
     assert.equal(cycle(10), cycle(11))
   end)
 
+  it("pass a phase that has no steps", function()
+    for _, three in ipairs { false, true } do -- of 10 steps a share of 0.1 is one: up is over where it begins
+      local f = S.one_cycle(1, { steps = 10, pct_start = 0.1, three_phase = three })
+      assert.equal(1.0, f(1))
+      for step = 2, 12 do assert.truthy(f(step) < f(step - 1) or step > 10, step) end
+    end
+  end)
+
   it("warm up from 1/steps", function()
     local f = S.warmup(S.exponential(8, { gamma = 0.5 }), { steps = 4 })
     assert.same({ 2.0, 3.5, 5.0, 6.5, 8.0, 4.0 }, { f(1), f(2), f(3), f(4), f(5), f(6) })
@@ -134,6 +142,18 @@ describe("schedules", function()
       ["cosine: unknown option 'step' %(known: min steps%)"] = function() S.cosine(1, { step = 5 }) end,
       ["constant: value is nan, expected a finite number"] = function() S.constant(math.abs(0 / 0)) end,
       ["step: one of the options 'every' and 'at' is wanted"] = function() S.step(1, { gamma = 0.5 }) end,
+      ["cosine: 3 where a table of options is expected"] = function() S.cosine(1, 3) end,
+      ["cosine: min is 'x', expected a finite number"] = function() S.cosine(1, { steps = 3, min = "x" }) end,
+      ["constant: unknown option 'steps'"] = function() S.constant(1, { steps = 3 }) end,
+      ["exponential: gamma is inf, expected a finite number"] = function() S.exponential(1, { gamma = 1 / 0 }) end,
+      ["step: gamma is 'x'"] = function() S.step(1, { every = 3, gamma = "x" }) end,
+      ["step: at is 5, expected a table of steps"] = function() S.step(1, { at = 5 }) end,
+      ["warmup: after is a table, expected a number or a schedule"] = function() S.warmup({}, { steps = 3 }) end,
+      ["warmup: from is true, expected a finite number"] = function() S.warmup(1, { steps = 3, from = true }) end,
+      ["plateau: patience is %-1, expected a whole number from 0 on"] = function() S.plateau(1, { patience = -1 }) end,
+      ["plateau: report%(a Tensor%), expected a number: loss:item%(%)"] = function() S.plateau(1):report(gr.ones(1)) end,
+      ["plateau: report%(nil%), expected a number"] = function() S.plateau(1):report() end,
+      ["plateau: a state is a table; this is 3"] = function() S.plateau(1):load_state_dict(3) end,
       ["one_cycle: anneal is 'sin', expected 'cos' or 'linear'"] = function() S.one_cycle(1, { steps = 9, anneal = "sin" }) end,
       ["plateau: mode is 'least', expected one of: min max"] = function() S.plateau(1, { mode = "least" }) end,
       ["plateau: factor is 1, expected a number between 0 and 1"] = function() S.plateau(1, { factor = 1 }) end,

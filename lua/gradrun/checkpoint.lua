@@ -9,6 +9,7 @@
 --     {"$pairs": [[key, value], …]}       is a table with keys that are not all such strings, and not 1..n
 -- and a key of an object that begins with $ has another one before it.
 local gr = require "gradrun.core"
+local method = require("gradrun.check").method
 
 local checkpoint = {}
 
@@ -16,12 +17,6 @@ local VERSION, KEY = 1, "gradrun"
 local DEEPEST = 100
 
 -- ---- what counts as what ------------------------------------------------------------------------------------
-
-local function method(v, name)
-  if type(v) ~= "table" and type(v) ~= "userdata" or gr.is_dict(v) or gr.is_tensor(v) then return nil end
-  local ok, f = pcall(function() return v[name] end)
-  return ok and type(f) == "function" and f or nil
-end
 
 local function is_sequence(t)
   local n, count = #t, 0
@@ -156,8 +151,8 @@ function encode(v, path, out, depth)
     return result
   end
   if kind == "table" then return encode_table(v, path, out, depth) end
-  error(("save: %s is a %s, expected a tensor, number, string, boolean, table or something with a state_dict"):format(
-    path == "" and "the value" or path, kind), 0)
+  error(("save: %s is %s, expected a tensor, number, string, boolean, table or something with a state_dict"):format(
+    path == "" and "the value" or path, gr.shown(v)), 0)
 end
 
 -- ---- JSON to values -----------------------------------------------------------------------------------------
@@ -243,7 +238,14 @@ end
 
 -- ---- saving -------------------------------------------------------------------------------------------------
 
+local function check_path(who, path)
+  if type(path) ~= "string" then error(("%s: the file is %s, expected a path"):format(who, gr.shown(path)), 3) end
+end
+
 local function check_options(who, options, known)
+  if type(options) ~= "table" then
+    error(("%s: %s where a table of options is expected"):format(who, gr.shown(options)), 3)
+  end
   for k in pairs(options) do
     if not known[k] then error(("%s: unknown option '%s'"):format(who, tostring(k)), 3) end
   end
@@ -253,6 +255,11 @@ local function check_options(who, options, known)
   end
 end
 
+--- Raises what gr.save would of t, and writes nothing.
+function checkpoint.check(t)
+  encode(t, "", { dict = gr.dict(), taken = { __metadata__ = true }, open = {} }, 1)
+end
+
 --- gr.save(path, t, { index_base = 1, metadata = {} }) → true; or nil and why not, and an earlier file is as it was.
 -- t: a table of layers, optimizers, state dicts, tensors, other objects with a state_dict method, and plain values
 -- (tables, numbers, strings, booleans; kept exactly); or one of these. The random state and the step counter are
@@ -260,7 +267,11 @@ end
 -- metadata: more texts for the file.
 function checkpoint.save(path, t, options)
   options = options or {}
+  check_path("save", path)
   check_options("save", options, { index_base = true, metadata = true })
+  if options.metadata ~= nil and type(options.metadata) ~= "table" then
+    error(("save: metadata is %s, expected a table of texts"):format(gr.shown(options.metadata)), 2)
+  end
   local out = { dict = gr.dict(), taken = { __metadata__ = true }, open = {} }
   local ok, value = pcall(encode, t, "", out, 1)
   if not ok then error(value, 2) end
@@ -374,7 +385,7 @@ local function pair_up(objects, rest, path, found)
       local ok, message = pair_up(object, saved, name, found)
       if not ok then return false, message end
     elseif not RANK[type(object)] then
-      error(("load: %s is a %s, expected something with a load_state_dict"):format(name, type(object)), 0)
+      error(("load: %s is %s, expected something with a load_state_dict"):format(name, gr.shown(object)), 0)
     end
   end
   return true
@@ -412,6 +423,11 @@ end
 function checkpoint.load(path, options)
   local objects = {}
   options = options or {}
+  check_path("load", path)
+  if type(options) ~= "table" then
+    error(("load: %s where a table of objects by name is expected: gr.load(path, { model = model })"):format(
+      gr.shown(options)), 2)
+  end
   for k, v in pairs(options) do
     if k ~= "random" and k ~= "index_base" then objects[k] = v end
   end

@@ -1,6 +1,7 @@
 -- Data sets as plain tables {x =, y =, classes =} and their batches in seeded order.
 -- Images stay u8 until a batch is made; class targets count from 1.
 local gr = require "gradrun.core"
+local check = require "gradrun.check"
 
 local data = gr.data
 
@@ -21,6 +22,9 @@ end
 --- train, test = data.fashion_mnist(dir): 60,000 and 10,000 images u8[N×1×28×28], classes 1..10.
 -- dir: GRADRUN_DATA or Debian's package `dataset-fashion-mnist` if nil. On failure: nil, message.
 function data.fashion_mnist(dir)
+  if dir ~= nil and type(dir) ~= "string" then
+    error(("fashion_mnist: the folder is %s, expected a path"):format(gr.shown(dir)), 2)
+  end
   dir = dir or os.getenv("GRADRUN_DATA") or data.FASHION_MNIST
   local train, test, message
   train, message = read_pair(dir, "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
@@ -36,6 +40,7 @@ end
 
 --- train, test = data.digits(path): 1,797 images f32[N×1×8×8] in 0..1, classes 1..10; every fifth row is the test.
 function data.digits(path)
+  if type(path) ~= "string" then error(("digits: the file is %s, expected a path"):format(gr.shown(path)), 2) end
   local t, message = data.csv(path)
   if not t then return nil, message end
   if t.rank ~= 2 or t.shape[2] ~= 65 then
@@ -58,12 +63,41 @@ end
 local loader = {}
 loader.__index = loader
 
-local OPTIONS = { batch_size = true, shuffle = true, drop_last = true, seed = true, transform = true }
+local function is_boolean(v) return type(v) == "boolean" end
+
+local OPTIONS = {
+  batch_size = { function(v) return type(v) == "number" and (math.tointeger(v) or 0) >= 1 end, "a whole number above 0" },
+  shuffle = { is_boolean, "true or false" }, drop_last = { is_boolean, "true or false" },
+  seed = { function(v) return math.type(v) == "integer" end, "a whole number" },
+  transform = { check.callable, "a function(x, y)" },
+}
 
 local function check_set(set)
-  local ok = type(set) == "table" and gr.is_tensor(set.x) and gr.is_tensor(set.y) and set.x.rank > 0 and set.y.rank > 0
-  if not ok then error("loader: a set is a table with tensors x and y, a sample a row", 3) end
+  local found
+  if type(set) ~= "table" then
+    found = gr.shown(set)
+  else
+    for _, k in ipairs { "x", "y" } do
+      if not found and not gr.is_tensor(set[k]) then found = ("%s is %s"):format(k, gr.shown(set[k])) end
+      if not found and set[k].rank == 0 then found = k .. " is a number without rows" end
+    end
+  end
+  if found then error("loader: a set is a table with tensors x and y, a sample a row; here " .. found, 3) end
   if #set.x ~= #set.y then error(("loader: x has %d rows, y has %d"):format(#set.x, #set.y), 3) end
+end
+
+local function check_options(options)
+  if type(options) ~= "table" then
+    error(("loader: %s where a table of options is expected"):format(gr.shown(options)), 3)
+  end
+  for k, v in pairs(options) do
+    local wanted = OPTIONS[k]
+    if not wanted then
+      error(gr.unknown("loader", "option", tostring(k), "batch_size drop_last seed shuffle transform"), 3)
+    elseif not wanted[1](v) then
+      error(("loader: %s is %s, expected %s"):format(k, gr.shown(v), wanted[2]), 3)
+    end
+  end
 end
 
 --- loader = data.loader(set, { batch_size = 64, shuffle = false, drop_last = false, seed =, transform = })
@@ -72,16 +106,8 @@ end
 function data.loader(set, options)
   check_set(set)
   options = options or {}
-  for k in pairs(options) do
-    if not OPTIONS[k] then
-      error(("loader: unknown option '%s' (known: batch_size drop_last seed shuffle transform)"):format(tostring(k)), 2)
-    end
-  end
-  local size = options.batch_size or 64
-  if math.type(size) ~= "integer" or size < 1 then
-    error(("loader: batch_size is %s, expected a whole number above 0"):format(tostring(size)), 2)
-  end
-  local self = { set = set, batch_size = size, shuffle = options.shuffle or false, transform = options.transform,
+  check_options(options)
+  local self = { set = set, batch_size = math.tointeger(options.batch_size or 64), shuffle = options.shuffle or false, transform = options.transform,
                  drop_last = options.drop_last or false, epoch = 1, step = 0 }
   self.seed = options.seed or self.shuffle and gr.rand(1, { dtype = "f64" }):mul(2 ^ 53):to("i64"):item() or 0
   return setmetatable(self, loader)
@@ -110,7 +136,10 @@ local function batch(self, order, step)
     x, y = set.x:narrow(1, from, count), set.y:narrow(1, from, count)
   end
   if x.dtype == "u8" then x = x:to(gr.default_dtype()):mul_(set.scale or 1) end
-  if self.transform then x, y = self.transform(x, y) end
+  if self.transform then
+    x, y = self.transform(x, y)
+    if x == nil or y == nil then error("loader: transform(x, y) gave no x and y back", 0) end
+  end
   return x, y
 end
 
@@ -132,13 +161,22 @@ end
 
 --- Where it is: the next batch is that of step + 1 in this epoch.
 function loader:state_dict()
-  return { epoch = self.epoch, step = self.step, seed = self.seed, samples = #self.set.x, batch_size = self.batch_size }
+  return { epoch = self.epoch, step = self.step, seed = self.seed, samples = #self.set.x,
+           batch_size = self.batch_size, shuffle = self.shuffle, drop_last = self.drop_last }
 end
 
+--- Goes to a place that state_dict gave; raises if the batches here are not the same.
 function loader:load_state_dict(state)
-  for k, v in pairs { samples = #self.set.x, batch_size = self.batch_size } do
-    if state[k] ~= v then
-      error(("loader: it was saved with %s = %s; here it is %d"):format(k, tostring(state[k]), v), 2)
+  if type(state) ~= "table" then error(("loader: a state is a table; this is %s"):format(gr.shown(state)), 2) end
+  local here = self:state_dict()
+  for _, k in ipairs { "samples", "batch_size", "shuffle", "drop_last" } do
+    if state[k] ~= here[k] then
+      error(("loader: it was saved with %s = %s; here it is %s"):format(k, gr.shown(state[k]), tostring(here[k])), 2)
+    end
+  end
+  for k, least in pairs { epoch = 1, step = 0, seed = math.mininteger } do
+    if math.type(state[k]) ~= "integer" or state[k] < least or k == "step" and state[k] > #self then
+      error(("loader: its state has %s = %s"):format(k, gr.shown(state[k])), 2)
     end
   end
   self.epoch, self.step, self.seed = state.epoch, state.step, state.seed

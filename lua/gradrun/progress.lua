@@ -12,10 +12,11 @@ local function duration(seconds)
   return ("%dh%02dm"):format(seconds // 3600, seconds % 3600 // 60)
 end
 
---- progress.new{ epochs = n, steps = steps in an epoch, done = 0 steps done before, out = io.stderr }
+--- progress.new{ epochs = n, steps = steps in an epoch, done = 0 steps done before, quiet = false, out = io.stderr }
+-- quiet: notes only.
 function progress.new(options)
   return setmetatable({
-    epochs = options.epochs, steps = options.steps, before = options.done or 0, out = options.out or io.stderr,
+    epochs = options.epochs, quiet = options.quiet, steps = options.steps, before = options.done or 0, out = options.out or io.stderr,
     columns = gr.terminal(), start = gr.clock(), drawn = -1, samples = 0,
   }, progress)
 end
@@ -24,15 +25,17 @@ local function text(self, s)
   local now = gr.clock() - self.start
   local done = (s.epoch - 1) * self.steps + s.step
   local left = now / math.max(done - self.before, 1) * (self.epochs * self.steps - done)
-  return ("epoch %d/%d  step %d/%d  %.0f samples/s  %s left  loss %.4f  accuracy %.4f  gradient %.3g → %.3g"):format(
-    s.epoch, self.epochs, s.step, self.steps, self.samples / math.max(now, 1e-9),
-    duration(left), s.loss, s.accuracy, s.norm, s.norm_after)
+  local words = ("epoch %d/%d  step %d/%d  %.0f samples/s  %s left  loss %.4f"):format(s.epoch, self.epochs, s.step,
+    self.steps, self.samples / math.max(now, 1e-9), duration(left), s.loss)
+  if s.accuracy then words = words .. ("  accuracy %.4f"):format(s.accuracy) end
+  if s.norm then words = words .. ("  gradient %.3g → %.3g"):format(s.norm, s.norm_after) end
+  return words
 end
 
---- Counts a step; draws at most ten times a second. s: {epoch, step, loss, accuracy, norm, norm_after}.
+--- Counts a step; draws at most ten times a second. s: {epoch, step, loss}, also {accuracy, norm, norm_after} if known.
 function progress:step(s, samples)
   self.samples = self.samples + samples
-  if not self.columns then return end
+  if not self.columns or self.quiet then return end
   local now = gr.clock()
   if now - self.drawn < 0.1 and s.step < self.steps then return end
   self.drawn = now
@@ -45,12 +48,13 @@ end
 
 --- A line of its own above the live one.
 function progress:note(words)
-  self.out:write(self.columns and "\r\27[K" or "", words, "\n")
+  self.out:write(self.columns and not self.quiet and "\r\27[K" or "", words, "\n")
   self.out:flush()
 end
 
 --- Ends an epoch: the line stays, with a remark behind it.
 function progress:epoch(s, remark)
+  if self.quiet then return end
   local now = gr.clock()
   if self.columns then
     self.out:write("\r\27[K")
