@@ -119,6 +119,7 @@ typedef struct classes_job {
     const gri_class_attrs *attrs;
     gr_tensor *dy, *x, *target, *weight;
     bool nothing; /* no row counts */
+    bool partly;  /* some rows do not */
 } classes_job;
 
 /* hot: 1 where a class is the row's; q: hot, smoothed; w: weight as it multiplies x, or NULL; wq: w q; dw: the result
@@ -126,7 +127,7 @@ typedef struct classes_job {
 typedef struct classes_parts {
     gr_tensor *hot, *q, *w, *wq, *seed;
     gr_tensor *column, *numbers, *equal, *valid, *keep, *smooth, *kept, *shared, *weighted, *total;
-    gr_tensor *p, *all, *some, *diff, *most, *dw;
+    gr_tensor *zero, *counts, *rows, *p, *all, *some, *diff, *most, *dw;
 } classes_parts;
 
 typedef union classes_temps {
@@ -209,13 +210,27 @@ static gr_status classes_parts_of(const classes_job *j, classes_parts *v) {
     return classes_seed(j, v);
 }
 
+/* rows: x, and 0 in the rows that do not count, whatever is in them: 0 times a NaN there would be NaN. */
+static gr_status classes_rows(const classes_job *j, classes_parts *v) {
+    gri_reduce_attrs over = {.dim = {.n = 1, .v = {gri_class_dim(j->x)}}, .keepdim = true};
+    if (!j->partly) {
+        v->rows = gr_retain(j->x);
+        return GR_OK;
+    }
+    if (!v->valid) GR_TRY(gr_apply(j->ctx, &gri_op_sum, 1, &v->hot, &over, &v->valid));
+    GR_TRY(gr_tensor_scalar(j->ctx, (gr_dtype)j->x->dtype, 0, &v->zero));
+    GR_TRY(GRI_APPLY(j->ctx, &v->counts, ne, v->valid, v->zero));
+    return GRI_APPLY(j->ctx, &v->rows, where, v->counts, j->x, v->zero);
+}
+
 static gr_status classes_dx(const classes_job *j, bool softmax, classes_parts *v, gr_tensor **dx) {
     gr_ctx *ctx = j->ctx;
     int64_t dim = gri_class_dim(j->x);
     gri_reduce_attrs over = {.dim = {.n = 1, .v = {dim}}, .keepdim = true};
     GR_TRY(classes_parts_of(j, v));
     if (softmax) {
-        GR_TRY(gr_apply(ctx, &gri_op_softmax, 1, &j->x, &dim, &v->p));
+        GR_TRY(classes_rows(j, v));
+        GR_TRY(gr_apply(ctx, &gri_op_softmax, 1, &v->rows, &dim, &v->p));
         GR_TRY(gr_apply(ctx, &gri_op_sum, 1, &v->wq, &over, &v->all));
         GR_TRY(GRI_APPLY(ctx, &v->some, mul, v->p, v->all));
         GR_TRY(GRI_APPLY(ctx, &v->diff, sub, v->some, v->wq));
@@ -233,6 +248,7 @@ gr_status gri_class_compose(gri_call *c, bool softmax) {
     GR_TRY(gri_class_target(c, 1, &j.target, &counted));
     j.weight = (gr_tensor *)gri_class_weight(c, 1);
     j.nothing = counted == 0;
+    j.partly = counted < j.target->numel;
     gr_status s = classes_dx(&j, softmax, &v.named, &c->out[0]);
     classes_release(&v);
     gr_release(j.target);
@@ -243,7 +259,10 @@ static gr_status classes_dweight(const classes_job *j, gr_tensor *p, gr_tensor *
     gr_ctx *ctx = j->ctx;
     gri_reduce_attrs over = {.dim = {.n = 0}};
     GR_TRY(classes_parts_of(j, v));
-    GR_TRY(GRI_APPLY(ctx, &v->all, mul, p, v->q));
+    GR_TRY(gr_tensor_scalar(ctx, (gr_dtype)j->x->dtype, 0, &v->zero));
+    GR_TRY(GRI_APPLY(ctx, &v->counts, ne, v->q, v->zero));
+    GR_TRY(GRI_APPLY(ctx, &v->rows, where, v->counts, p, v->zero)); /* p may be infinite, or NaN if it is ignored */
+    GR_TRY(GRI_APPLY(ctx, &v->all, mul, v->rows, v->q));
     if (j->attrs->reduction == GRI_CLASS_MEAN) {
         GR_TRY(GRI_APPLY(ctx, &v->some, mul, v->hot, loss));
         GR_TRY(GRI_APPLY(ctx, &v->diff, sub, v->all, v->some));

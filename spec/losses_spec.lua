@@ -109,7 +109,31 @@ describe("losses of classes", function()
       assert.equal(loss:item(), f(x[{ { 1, 3, 2 } }], classes { 1, 3 }):item())
       loss:backward()
       assert.same({ 0, 0, 0, 0 }, z.grad[2]:totable())
+      for _, reduction in ipairs { "mean", "sum" } do
+        local weight = gr.ones({ 4 }, { requires_grad = true })
+        local o = { reduction = reduction, label_smoothing = name == "cross_entropy" and 0.1 or nil }
+        local function slopes(rows, target)
+          return gr.grad(f(rows, target, weight, o), { rows, weight }, { create_graph = true })
+        end
+        local kept = x[{ { 1, 3, 2 } }]:clone():requires_grad_(true)
+        local got, want = slopes(z, classes { 1, -100, 3 }), slopes(kept, classes { 1, 3 })
+        assert.same({ 0, 0, 0, 0 }, got[1][2]:totable())
+        assert.same(want[2]:totable(), got[2]:totable())
+        if name == "cross_entropy" then -- nll_loss has the same gradient whatever x is
+          local second = gr.grad((got[1] ^ 2):sum(), z)
+          assert.same({ 0, 0, 0, 0 }, second[2]:totable())
+          assert.is_true(second[3]:abs():sum():item() < math.huge)
+        end
+      end
       assert.same(f(z, classes { 3, 3, 1 }, { ignore_index = 3, reduction = "none" }):totable()[2], 0)
+    end)
+
+    it(name .. " has weights whose gradient an impossible class does not spoil", function()
+      local z, weight = x:clone(), gr.ones({ 4 }, { requires_grad = true })
+      z[{ 1, 2 }] = -math.huge
+      local slope = gr.grad(f(z, classes { 1, 4, 3 }, weight, { reduction = "sum" }), weight):totable()
+      assert.equal(0, slope[2])
+      assert.is_true(slope[1] < math.huge)
     end)
 
     it(name .. " is NaN as a mean over nothing, with a gradient of 0", function()
