@@ -266,6 +266,24 @@ describe("the difference of two states", function()
     assert.is_true(gr.diff({ x = gr.zeros(0, 3) }, { x = gr.zeros(0, 3) }).equal)
     assert.is_true(gr.diff({}, {}).equal)
   end)
+
+  it("sees texts and booleans, and refuses what is no state", function()
+    local a, b = { { word = "x", on = true, [10] = 1 }, t = gr.ones(2) }, { { word = "y", on = false, [10] = 1 }, t = "x" }
+    local d = gr.diff(a, b)
+    assert.is_false(d.equal)
+    assert.equal(1, d.same)
+    assert.matches("1%.on +true / false +values differ\n1%.word +'x' / 'y' +values differ\nt +f32%[2%] / 'x' ", tostring(d))
+    assert.is_true(gr.diff(a, a).equal)
+    local layer, loop = nn.Linear(1, 1), {}
+    loop.inner = loop
+    for message, pair in pairs {
+      ["argument 1 is nil, expected a state dict"] = { nil, layer },
+      ["argument 2 is 'x', expected a state dict"] = { layer, "x" },
+      ["inner is a table that contains itself"] = { loop, loop },
+    } do
+      assert.error_matches(function() gr.diff(pair[1], pair[2]) end, message)
+    end
+  end)
 end)
 
 describe("json", function()

@@ -1,33 +1,44 @@
 -- gr.diff(a, b): what differs between two state dicts, as an object that prints as a table.
 local gr = require "gradrun.core"
+local check = require "gradrun.check"
 
 local diff = {}
 diff.__index = diff
 
--- The tensors of a state dict, of an object that has one, or of a table (numbers count as scalars), by path; in order.
-local function flatten(v, path, out)
+-- The values in a state dict, in an object that has one, or in a table, by path, in order: tensors (numbers count as
+-- scalars), texts, booleans, and what else there is.
+local function flatten(v, path, out, open)
   if type(v) == "number" then v = gr.tensor(v, math.type(v) == "integer" and "i64" or "f64") end
-  if gr.is_tensor(v) then
+  local state_dict = check.method(v, "state_dict")
+  if state_dict then v = state_dict(v) end
+  if not gr.is_dict(v) and type(v) ~= "table" then
     local name = path == "" and "value" or path
-    if not out[name] then out[#out + 1] = name end
-    out[name] = v:detach()
+    if out[name] == nil then out[#out + 1] = name end
+    out[name] = gr.is_tensor(v) and v:detach() or v
     return out
   end
-  if not gr.is_dict(v) and (type(v) == "userdata" or type(v) == "table" and type(v.state_dict) == "function") then
-    v = v:state_dict()
-  end
+  if open[v] then error(("diff: %s is a table that contains itself"):format(path == "" and "the value" or path), 0) end
+  open[v] = true
+  local function go_on(k, inner) flatten(inner, path == "" and tostring(k) or path .. "." .. tostring(k), out, open) end
   if gr.is_dict(v) then
-    for name, t in pairs(v) do flatten(t, path == "" and name or path .. "." .. name, out) end
-  elseif type(v) == "table" then
+    for name, t in pairs(v) do go_on(name, t) end
+  else
     local keys = {}
     for k in pairs(v) do keys[#keys + 1] = k end
-    table.sort(keys, function(x, y) return tostring(x) < tostring(y) end)
-    for _, k in ipairs(keys) do flatten(v[k], path == "" and tostring(k) or path .. "." .. tostring(k), out) end
+    table.sort(keys, function(x, y)
+      if math.type(x) and math.type(y) then return x < y end
+      return tostring(x) < tostring(y)
+    end)
+    for _, k in ipairs(keys) do go_on(k, v[k]) end
   end
+  open[v] = nil
   return out
 end
 
-local function describe(t) return t.dtype .. tostring(t.shape) end
+local function describe(v)
+  if v == nil then return nil end
+  return gr.is_tensor(v) and v.dtype .. tostring(v.shape) or gr.shown(v)
+end
 
 -- NaN is the same as NaN here.
 local function measure(a, b)
@@ -41,30 +52,44 @@ local function measure(a, b)
   return count, apart:amax():item(), (apart / scale):amax():item()
 end
 
+local function compare(name, t, u)
+  local entry = { name = name, a = describe(t), b = describe(u) }
+  if not gr.is_tensor(t) or not gr.is_tensor(u) then return entry, t == u end
+  entry.numel = t:numel()
+  if tostring(t.shape) ~= tostring(u.shape) then return entry, false end
+  entry.count, entry.absolute, entry.relative = 0, 0.0, 0.0
+  if entry.numel > 0 then entry.count, entry.absolute, entry.relative = measure(t, u) end
+  return entry, entry.count == 0 and t.dtype == u.dtype
+end
+
 --- d = gr.diff(a, b): d.equal; d.entries, one for each name that differs: {name, a =, b = ("f32[3×4]", nil if it is
 -- not there), count =, numel = (elements), absolute =, relative = (the largest differences)}; d.same: how many do not.
--- a, b: state dicts, layers, optimizers, or tables of tensors.
+-- a, b: state dicts, layers, optimizers, tensors, or tables of these; numbers, texts and booleans in them count too.
 function diff.new(a, b)
-  local x, y = flatten(a, "", {}), flatten(b, "", {})
+  local sides, given = {}, { a, b }
+  for i = 1, 2 do
+    local v = given[i]
+    if type(v) ~= "table" and type(v) ~= "userdata" then
+      error(("diff: argument %d is %s, expected a state dict, a layer, an optimizer, a tensor or a table"):format(
+        i, gr.shown(v)), 2)
+    end
+    local ok, values = pcall(flatten, v, "", {}, {})
+    if not ok then error(values, 2) end
+    sides[i] = values
+  end
+  local x, y = sides[1], sides[2]
   local d = setmetatable({ entries = {}, same = 0 }, diff)
   gr.scope(function()
     for _, name in ipairs(x) do
-      local t, u = x[name], y[name]
-      local entry = { name = name, a = describe(t), b = u and describe(u), numel = t:numel() }
-      if u and tostring(t.shape) == tostring(u.shape) then
-        entry.count, entry.absolute, entry.relative = 0, 0.0, 0.0
-        if t:numel() > 0 then entry.count, entry.absolute, entry.relative = measure(t, u) end
-      end
-      if entry.count == 0 and entry.a == entry.b then
-        d.same = d.same + 1
-      else
-        d.entries[#d.entries + 1] = entry
-      end
+      local entry, equal = compare(name, x[name], y[name])
+      if equal then d.same = d.same + 1 else d.entries[#d.entries + 1] = entry end
     end
   end)
   for _, name in ipairs(y) do
-    local u = not x[name] and y[name]
-    if u then d.entries[#d.entries + 1] = { name = name, b = describe(u), numel = u:numel() } end
+    local u = y[name]
+    if x[name] == nil then
+      d.entries[#d.entries + 1] = { name = name, b = describe(u), numel = gr.is_tensor(u) and u:numel() or nil }
+    end
   end
   d.equal = #d.entries == 0
   return d
@@ -82,8 +107,10 @@ function diff:__tostring()
       if e.count then
         row[3] = ("%d of %d"):format(e.count, e.numel)
         row[4], row[5] = ("%.3g"):format(e.absolute), ("%.3g"):format(e.relative)
-      else
+      elseif e.numel then
         row[3] = "shapes differ"
+      else
+        row[3] = "values differ"
       end
       rows[#rows + 1] = row
     end
