@@ -138,6 +138,7 @@ void lgr_open_tensor(lua_State *L, lgr_state *st);
 void lgr_open_op(lua_State *L, lgr_state *st);
 void lgr_open_layer(lua_State *L, lgr_state *st);
 void lgr_open_optim(lua_State *L, lgr_state *st);
+void lgr_open_clip(lua_State *L, lgr_state *st);
 void lgr_open_dict(lua_State *L, lgr_state *st);
 void lgr_open_json(lua_State *L, lgr_state *st);
 void lgr_open_hook(lua_State *L, lgr_state *st);

@@ -318,6 +318,7 @@ static int lgr_fill(lua_State *L, lgr_state *st) {
     lgr_open_op(L, st);
     lgr_open_layer(L, st);
     lgr_open_optim(L, st);
+    lgr_open_clip(L, st);
     lgr_open_dict(L, st);
     lgr_open_json(L, st);
     lgr_open_hook(L, st);
