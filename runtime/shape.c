@@ -7,12 +7,13 @@ gr_status gri_numel(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, int6
     if ((unsigned)t >= GR_DTYPES) return gr_fail(ctx, GR_ERR_DTYPE, "unknown dtype %d", (int)t);
     if (rank < 0 || rank > GR_MAX_RANK)
         return gr_fail(ctx, GR_ERR_SHAPE, "rank %d: a tensor has at most %d dimensions", rank, GR_MAX_RANK);
-    int64_t n = 1, bytes = (int64_t)gr_dtype_size(t);
+    int64_t n = 1, cells = (int64_t)gri_size(t);
     for (int i = 0; i < rank; i++) {
-        if (dims[i] < 0) return gr_fail(ctx, GR_ERR_SHAPE, "shape %s has a negative size", gri_dims_text(rank, dims));
-        if (dims[i] && n > (INT64_MAX >> 1) / bytes / dims[i])
+        int64_t d = dims[i];
+        if (d < 0) return gr_fail(ctx, GR_ERR_SHAPE, "shape %s has a negative size", gri_dims_text(rank, dims));
+        if (__builtin_mul_overflow(cells, d ? d : 1, &cells) || cells > INT64_MAX / 2)
             return gr_fail(ctx, GR_ERR_SHAPE, "shape %s has too many elements", gri_dims_text(rank, dims));
-        n *= dims[i];
+        n *= d;
     }
     *out = n;
     return GR_OK;

@@ -14,7 +14,8 @@ typedef struct gri_spec {
     int64_t dims[GR_MAX_RANK];
 } gri_spec;
 
-/* Product of the dims; fails (GR_ERR_SHAPE) on rank > 8, a negative dim, or more than 2^62 bytes. */
+/* Product of the dims; fails (GR_ERR_SHAPE) on rank > 8, a negative dim, or more than 2^62 bytes. There a size of 0
+ * counts as 1: the product of any of the dims fits, so that strides and parts of a shape can be computed with. */
 gr_status gri_numel(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, int64_t *out);
 static inline int64_t gri_product(int rank, const int64_t *dims) {
     int64_t n = 1;

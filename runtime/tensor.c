@@ -86,7 +86,9 @@ static gr_status tensor_no_memory(gr_ctx *ctx, const gri_spec *spec, size_t size
 }
 
 gr_status gri_tensor_like_spec(gr_ctx *ctx, const gri_spec *spec, gr_tensor **out) {
-    size_t size = (size_t)gri_product(spec->rank, spec->dims) * gri_size(spec->dtype);
+    int64_t n;
+    GR_TRY(gri_numel(ctx, spec->dtype, spec->rank, spec->dims, &n)); /* shape rules may leave that to us */
+    size_t size = (size_t)n * gri_size(spec->dtype);
     gri_storage *s = tensor_storage_new(ctx);
     if (!s) return GR_ERR_MEMORY;
     s->size = size;
@@ -99,10 +101,8 @@ gr_status gri_tensor_like_spec(gr_ctx *ctx, const gri_spec *spec, gr_tensor **ou
 }
 
 gr_status gr_tensor_empty(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dims, gr_tensor **out) {
-    int64_t n;
-    GR_TRY(gri_numel(ctx, t, rank, dims, &n));
     gri_spec spec = {.dtype = t, .rank = rank};
-    if (rank) memcpy(spec.dims, dims, (size_t)rank * sizeof *dims);
+    if (rank > 0) memcpy(spec.dims, dims, (size_t)(rank < GR_MAX_RANK ? rank : GR_MAX_RANK) * sizeof *dims);
     return gri_tensor_like_spec(ctx, &spec, out);
 }
 
@@ -157,10 +157,14 @@ gr_status gr_tensor_borrow(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dim
     if (!data && n) return gr_fail(ctx, GR_ERR_ARG, "a buffer for %s is NULL", gri_dims_text(rank, dims));
     if ((uintptr_t)data % size)
         return gr_fail(ctx, GR_ERR_ARG, "a buffer of %s must be aligned to %zu bytes", gr_dtype_name(t), size);
-    for (int i = 0; i < rank; i++) {
-        if (strides && strides[i] < 0)
+    for (int i = 0; strides && i < rank; i++) {
+        int64_t step;
+        if (strides[i] < 0)
             return gr_fail(ctx, GR_ERR_ARG, "strides %s: negative ones are not supported", gri_dims_text(rank, strides));
-        if (strides && n) last += (dims[i] - 1) * strides[i];
+        if (n && (__builtin_mul_overflow(dims[i] - 1, strides[i], &step) || __builtin_add_overflow(last, step, &last) ||
+                  last > INT64_MAX / 16))
+            return gr_fail(ctx, GR_ERR_SHAPE, "shape %s with strides %s is more than memory can address",
+                           gri_dims_text(rank, dims), gri_dims_text(rank, strides));
     }
     gri_storage *s = tensor_storage_new(ctx);
     if (!s) return GR_ERR_MEMORY;
