@@ -15,7 +15,10 @@ typedef struct gri_pass {
     int n_met, cap_met, n_heap, cap_heap, n_leaves, cap_leaves;
     gr_tensor **temps; /* values of the rule under way */
     int n_temps, cap_temps;
-    gr_tensor **captured; /* of gr_grad */
+    int n_inputs; /* of gr_grad; selective */
+    gr_tensor *const *inputs;
+    int *first;           /* of each: where it is first in the list */
+    gr_tensor **captured; /* its gradient: +1, there */
 } gri_pass;
 
 /* ---- what rules say ------------------------------------------------------------------------------------- */
@@ -178,6 +181,19 @@ static gr_status backward_discover(gri_pass *p, int n_roots, gr_tensor *const *r
         }
     }
     return GR_OK;
+}
+
+/* Marks the slots of gr_grad's inputs. Only those of nodes this pass has met: the others have no gradient here, and
+ * may be marked by a pass around this one. */
+static void backward_mark_inputs(gri_pass *p) {
+    for (int i = 0; i < p->n_inputs; i++) {
+        const gr_tensor *t = p->inputs[i];
+        gri_slot *s = &t->node->slots[t->out_index];
+        p->first[i] = i;
+        if (t->node->pass != p->id) continue;
+        if (s->capture) p->first[i] = s->capture - 1;
+        else s->capture = i + 1;
+    }
 }
 
 static int backward_earlier(const void *a, const void *b) {
@@ -436,6 +452,7 @@ static void backward_end(gri_pass *p) {
 
 static gr_status backward_run(gri_pass *p, int n_roots, gr_tensor *const *roots, gr_tensor *const *seeds) {
     GR_TRY(backward_discover(p, n_roots, roots));
+    backward_mark_inputs(p);
     if (p->selective) backward_mark_wanted(p);
     backward_count(p);
     for (int i = 0; i < n_roots; i++) GR_TRY(backward_seed(p, roots[i], seeds ? seeds[i] : NULL));
@@ -471,26 +488,20 @@ gr_status gr_backward(gr_tensor *root, const gr_backward_options *opt) {
     if (!opt) opt = &none;
     gri_pass p = {.create = opt->create_graph, .retain = opt->retain_graph || opt->create_graph};
     gr_tensor *seed = opt->seed;
-    gr_status s = backward_pass(root->head.ctx, &p, 1, &root, &seed);
-    if (s != GR_OK) gr_fail_within(root->head.ctx, "backward");
+    gr_ctx *ctx = root->head.ctx; /* a hook may let go of the root */
+    gr_status s = backward_pass(ctx, &p, 1, &root, &seed);
+    if (s != GR_OK) gr_fail_within(ctx, "backward");
     return s;
 }
 
+/* Once the pass has begun, hooks may let go of outputs and inputs: from there on the lists are not read. */
 static gr_status backward_grad(gr_ctx *ctx, gri_pass *p, int n_outputs, gr_tensor *const *outputs,
-                               gr_tensor *const *seeds, int n_inputs, gr_tensor *const *inputs, bool allow_unused) {
-    for (int i = 0; i < n_inputs; i++)
-        if (!inputs[i]->node) return gr_fail(ctx, GR_ERR_STATE, "input %d does not require a gradient", i + 1);
-    for (int i = 0; i < n_inputs; i++) {
-        gri_slot *s = &inputs[i]->node->slots[inputs[i]->out_index];
-        if (!s->capture) s->capture = i + 1;
-    }
-    gr_status s = backward_pass(ctx, p, n_outputs, outputs, seeds);
-    for (int i = 0; i < n_inputs; i++) inputs[i]->node->slots[inputs[i]->out_index].capture = 0;
-    GR_TRY(s);
-    for (int i = 0; i < n_inputs; i++) { /* listed twice: the same gradient */
-        for (int k = 0; k < i && !p->captured[i]; k++)
-            if (inputs[k]->node == inputs[i]->node && inputs[k]->out_index == inputs[i]->out_index)
-                p->captured[i] = gr_retain(p->captured[k]);
+                               gr_tensor *const *seeds, bool allow_unused) {
+    for (int i = 0; i < p->n_inputs; i++)
+        if (!p->inputs[i]->node) return gr_fail(ctx, GR_ERR_STATE, "input %d does not require a gradient", i + 1);
+    GR_TRY(backward_pass(ctx, p, n_outputs, outputs, seeds));
+    for (int i = 0; i < p->n_inputs; i++) {
+        if (p->first[i] != i) p->captured[i] = gr_retain(p->captured[p->first[i]]);
         if (!p->captured[i] && !allow_unused)
             return gr_fail(ctx, GR_ERR_STATE,
                            "the outputs do not depend on input %d; pass allow_unused = true if that is meant", i + 1);
@@ -504,16 +515,19 @@ gr_status gr_grad(int n_outputs, gr_tensor *const *outputs, gr_tensor *const *se
     if (!opt) opt = &none;
     if (n_outputs < 1 || n_inputs < 1) return GR_ERR_ARG;
     gr_ctx *ctx = outputs[0]->head.ctx;
-    gri_pass p = {.create = opt->create_graph, .retain = opt->retain_graph || opt->create_graph, .selective = true};
-    p.captured = gri_new(ctx, (size_t)n_inputs * sizeof *out);
+    gri_pass p = {.create = opt->create_graph, .retain = opt->retain_graph || opt->create_graph, .selective = true,
+                  .n_inputs = n_inputs, .inputs = inputs};
+    size_t lists = (size_t)n_inputs * (sizeof *p.captured + sizeof *p.first);
+    p.captured = gri_new(ctx, lists);
     if (!p.captured) return GR_ERR_MEMORY;
-    memset(p.captured, 0, (size_t)n_inputs * sizeof *out);
-    gr_status s = backward_grad(ctx, &p, n_outputs, outputs, seeds, n_inputs, inputs, opt->allow_unused);
+    memset(p.captured, 0, lists);
+    p.first = (int *)(p.captured + n_inputs);
+    gr_status s = backward_grad(ctx, &p, n_outputs, outputs, seeds, opt->allow_unused);
     for (int i = 0; i < n_inputs; i++) {
         if (s == GR_OK) out[i] = p.captured[i];
         else gr_release(p.captured[i]);
     }
-    gri_delete(ctx, p.captured, (size_t)n_inputs * sizeof *out);
+    gri_delete(ctx, p.captured, lists);
     if (s != GR_OK) gr_fail_within(ctx, "grad");
     return s;
 }

@@ -6,6 +6,9 @@
 #include "draw.h"
 #include "tape.h"
 
+/* Layers are walked by recursion: forward takes some 1 KB of the C stack a level. */
+#define LAYER_LEVELS 200
+
 extern const gr_layer_kind *const gri_layers[]; /* generated list, ended by NULL */
 
 int gr_layer_kind_count(void) {
@@ -136,6 +139,24 @@ static bool layer_reaches(const gr_layer *from, const gr_layer *to) {
     return false;
 }
 
+/* Levels of layers from this one down: 1 if it has no children. */
+static int layer_height(const gr_layer *l) {
+    int most = 0;
+    for (int i = 0; i < l->n_children; i++) {
+        int height = layer_height(l->children[i].layer);
+        if (height > most) most = height;
+    }
+    return most + 1;
+}
+
+/* Levels above it, where it was last put: one for each name in its path. */
+static int layer_depth(const gr_layer *l) {
+    const char *path = gr_layer_path_peek(l);
+    int depth = *path != 0;
+    for (; *path; path++) depth += *path == '.';
+    return depth;
+}
+
 static gr_status layer_check_name(gr_layer *l, const char *name) {
     if (!*name || strchr(name, '.'))
         return gr_fail(l->head.ctx, GR_ERR_ARG, "\"%s\" is not a member name: it must not be empty or contain a dot",
@@ -156,21 +177,31 @@ gr_status gr_layer_add_child(gr_layer *l, const char *name, gr_layer *child) {
     GR_TRY(layer_check_name(l, name));
     if (layer_reaches(child, l))
         return gr_fail(ctx, GR_ERR_ARG, "layer \"%s\" cannot be put inside itself", name);
+    int levels = layer_depth(l) + 1 + layer_height(child);
+    if (levels > LAYER_LEVELS)
+        return gr_fail(ctx, GR_ERR_ARG, "layer \"%s\" would be level %d of layers in layers, at most %d are "
+                       "possible", name, levels, LAYER_LEVELS);
     GR_TRY(gri_grow(ctx, &l->children, &l->cap_children, l->n_children + 1, sizeof *l->children));
     char *copy = gri_strdup(ctx, name);
     if (!copy) return GR_ERR_MEMORY;
-    l->children[l->n_children++] = (gri_child){copy, gr_retain(child)};
-    return layer_set_path(child, gr_layer_path_peek(l), name);
+    gr_status s = layer_set_path(child, gr_layer_path_peek(l), name);
+    if (s == GR_OK) l->children[l->n_children++] = (gri_child){copy, gr_retain(child)};
+    else gri_strfree(ctx, copy);
+    return s;
 }
 
 static gr_status layer_add_member(gr_layer *l, gri_member **list, int *n, int *cap, const char *name, gr_tensor *t) {
     gr_ctx *ctx = l->head.ctx;
+    bool param = list == &l->params;
     GR_TRY(layer_check_name(l, name));
     GR_TRY(gri_grow(ctx, list, cap, *n + 1, sizeof **list));
     char *copy = gri_strdup(ctx, name);
     if (!copy) return GR_ERR_MEMORY;
-    (*list)[(*n)++] = (gri_member){copy, gr_retain(t)};
-    return GR_OK;
+    gri_member m = {copy, t};
+    gr_status s = param ? layer_name_param(l, &m) : GR_OK;
+    if (s == GR_OK) (*list)[(*n)++] = (gri_member){copy, gr_retain(t)};
+    else gri_strfree(ctx, copy);
+    return s;
 }
 
 gr_status gr_layer_add_param(gr_layer *l, const char *name, gr_tensor *param) {
@@ -178,8 +209,7 @@ gr_status gr_layer_add_param(gr_layer *l, const char *name, gr_tensor *param) {
         return gr_fail(l->head.ctx, GR_ERR_ARG, "parameter \"%s\" is not a leaf: it is the result of %s", name,
                        gri_node_text(param->node));
     GR_TRY(gr_tensor_set_requires_grad(param, true));
-    GR_TRY(layer_add_member(l, &l->params, &l->n_params, &l->cap_params, name, param));
-    return layer_name_param(l, &l->params[l->n_params - 1]);
+    return layer_add_member(l, &l->params, &l->n_params, &l->cap_params, name, param);
 }
 
 gr_status gr_layer_add_buffer(gr_layer *l, const char *name, gr_tensor *buffer) {
@@ -453,10 +483,12 @@ gr_status gr_layer_forward_with(gr_layer *l, int n_in, gr_tensor *const *in, con
     gr_ctx *ctx = l->head.ctx;
     void *outer = ctx->layer;
     const void *outer_call = l->call;
-    gr_tensor *made[GR_LAYER_TENSORS] = {0};
+    gr_tensor *made[GR_LAYER_TENSORS] = {0}, *held[GR_LAYER_TENSORS] = {0};
     uint64_t defaults[GRI_ATTR_MAX / 8];
     gr_status s;
     gr_retain(l);
+    /* forward and hooks written by the host may let go of what the call was given */
+    for (int i = 0; i < n_in && i < GR_LAYER_TENSORS; i++) held[i] = gri_tensor_retain(in[i]);
     ctx->layer = l;
     if (!options && l->kind && l->kind->call) {
         gr_attrs_default(l->kind->call, defaults);
@@ -465,7 +497,7 @@ gr_status gr_layer_forward_with(gr_layer *l, int n_in, gr_tensor *const *in, con
     l->call = options;
     if (n_in > GR_LAYER_TENSORS || n_out > GR_LAYER_TENSORS)
         s = gr_fail(ctx, GR_ERR_ARG, "%d inputs, %d outputs: at most %d are possible", n_in, n_out, GR_LAYER_TENSORS);
-    else s = l->hooks || ctx->hooks ? layer_hooked(l, n_in, in, made) : layer_call(l, n_in, in, made);
+    else s = l->hooks || ctx->hooks ? layer_hooked(l, n_in, held, made) : layer_call(l, n_in, held, made);
     ctx->layer = outer;
     l->call = outer_call;
     for (int i = 0; s == GR_OK && i < n_out; i++) {
@@ -473,6 +505,7 @@ gr_status gr_layer_forward_with(gr_layer *l, int n_in, gr_tensor *const *in, con
         made[i] = NULL;
     }
     layer_release(made);
+    layer_release(held);
     if (s != GR_OK && !ctx->placed) { /* the innermost layer says where it was */
         ctx->placed = true;
         char about[128];

@@ -256,7 +256,8 @@ static gr_status op_into(gri_call *c, gr_tensor *dst) {
         GR_TRY(st);
     } else {
         c->out[0] = dst;
-        GR_TRY(gri_run(c));
+        dst->storage->version++; /* also when it stops half-way */
+        return gri_run(c);
     }
     dst->storage->version++;
     return GR_OK;

@@ -222,6 +222,7 @@ gr_status gr_tensor_set_grad(gr_tensor *t, gr_tensor *grad) {
     if (grad && (grad->dtype != t->dtype || !gri_same_dims(grad->rank, grad->dims, t->rank, t->dims)))
         return gr_fail(ctx, GR_ERR_SHAPE, "a gradient of %s for a tensor of %s", gri_tensor_text(grad),
                        gri_tensor_text(t));
+    if (grad && grad->head.ctx != ctx) return gr_fail(ctx, GR_ERR_ARG, "the gradient belongs to another context");
     if (grad && grad->node == t->node)
         return gr_fail(ctx, GR_ERR_ARG, "a tensor cannot be its own gradient; give it a copy: %s", gri_tensor_text(t));
     gr_tensor *old = t->node->grad;
