@@ -35,8 +35,16 @@ typedef struct lgr_opcall { /* an op as the binding calls it */
     const struct lgr_opcall *over_all; /* called instead where no dim is given, or NULL */
 } lgr_opcall;
 
+/* What callbacks of the core hold of a state. It outlives it: a host may still hold a tensor whose gradient a script's
+ * hook waits for. */
+typedef struct lgr_link {
+    struct lgr_state *st; /* NULL: closed */
+    int refs;
+} lgr_link;
+
 typedef struct lgr_state {
     gr_ctx *ctx;
+    lgr_link *link;
     bool owns_ctx;
     bool closing;                  /* what is made now would never be finalized, and is refused */
     bool generational;             /* design 6: minor collections help; else only full ones */
@@ -48,12 +56,21 @@ typedef struct lgr_state {
     uint64_t collections;
 } lgr_state;
 
-#define lgr_upstate(L) ((lgr_state *)lua_touserdata(L, lua_upvalueindex(1)))
+/* lua_close runs finalizers that are older than gradrun in the state after the state's own: they find it closed. */
+static inline void lgr_want_open(lua_State *L, const lgr_state *st) {
+    if (__builtin_expect(!st->ctx, 0)) luaL_error(L, "gradrun: the runtime is closed");
+}
+static inline lgr_state *lgr_upstate(lua_State *L) {
+    lgr_state *st = lua_touserdata(L, lua_upvalueindex(1));
+    lgr_want_open(L, st);
+    return st;
+}
 
 __attribute__((visibility("default"))) int luaopen_gradrun_core(lua_State *L);
 /* The same over a context made (and closed) by the host; pushes the module table. */
 int lgr_open_with(lua_State *L, gr_ctx *ctx);
 lgr_state *lgr_state_of(lua_State *L); /* NULL before opening */
+void lgr_close(lua_State *L);          /* lua_close, in which finalizers can make no objects */
 
 /* ---- userdata ---- */
 extern const char *const lgr_type_names[LGR_TYPES];
@@ -70,7 +87,8 @@ static inline lgr_box *lgr_new_box_with(lua_State *L, lgr_state *st, int metatab
 void lgr_enter_scope(lgr_box *b, lgr_box *head);
 void lgr_leave_scope(lgr_box *b); /* nothing if it is in none */
 lgr_box *lgr_to_box(lua_State *L, lgr_state *st, int i, lgr_type type); /* NULL if it is not one */
-void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type);     /* raises also when closed */
+lgr_box *lgr_check_box(lua_State *L, lgr_state *st, int i, lgr_type type);
+void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type); /* its object; raises also when closed */
 #define lgr_check_tensor(L, st, i) ((gr_tensor *)lgr_check(L, st, i, LGR_TENSOR))
 #define lgr_check_layer(L, st, i) ((gr_layer *)lgr_check(L, st, i, LGR_LAYER))
 gr_tensor *lgr_to_tensor(lua_State *L, lgr_state *st, int i);
@@ -87,12 +105,22 @@ void lgr_push_keep(lua_State *L, int i);
 void lgr_anchor(lua_State *L, int result);
 /* The same with what the tensor at `source` must keep, if anything: hook closures, never source itself. */
 void lgr_anchor_like(lua_State *L, int result, int source);
+/* The same for the results of the layer that a script is calling: they are made when it returns. */
+void lgr_keep_anchors(lua_State *L, int source);
 
 /* ---- errors and memory ---- */
 int lgr_raise(lua_State *L, lgr_state *st); /* the context's error as a Lua error; clears it */
 /* How the core's callbacks enter Lua: body(job) protected, on the thread that called the core. An error
  * becomes GR_ERR_SCRIPT, with a traceback if it is a string and as the same value otherwise. */
 gr_status lgr_protected(lgr_state *st, lua_CFunction body, void *job);
+/* The ud of such a callback: +1, which its drop gives back. */
+static inline lgr_link *lgr_link_retain(lgr_state *st) {
+    st->link->refs++;
+    return st->link;
+}
+void lgr_link_release(void *link);
+/* In the callback: its state, or NULL and GR_ERR_STATE recorded if that was closed. */
+lgr_state *lgr_link_state(const lgr_link *link, gr_ctx *ctx);
 void lgr_relieve(lua_State *L, lgr_state *st, gr_pressure p);
 /* Before operands are read: collects if native bytes demand it (design 6). */
 static inline void lgr_pressure(lua_State *L, lgr_state *st) {
@@ -126,7 +154,7 @@ int lgr_unknown(lua_State *L, const char *who, const char *what, const char *nam
 int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods);
 /* Raises unless there is a table at i: parameters, or groups of them. */
 void lgr_check_parameters(lua_State *L, lgr_state *st, int i);
-/* Tensors in the table at i, as an array in a buffer left on the stack (nothing is retained: the table is). */
+/* Tensors in the table at i, as an array in a buffer left on the stack, which keeps them whatever becomes of the table. */
 gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n);
 /* The text at i; raises if it has a zero byte, where the system would take it to end. */
 const char *lgr_check_path(lua_State *L, int i);

@@ -4,6 +4,8 @@
 
 #include "lgr.h"
 
+#define ARGS_LIST 65534 /* tensors in a list: user values of a userdata */
+
 /* ---- names and suggestions ------------------------------------------------------------------------------ */
 
 /* Edit distance (with transposition) of short words; large when either is long. */
@@ -380,8 +382,8 @@ gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
     lgr_check_parameters(L, st, i);
     i = lua_absindex(L, i);
     lua_Integer count = (lua_Integer)lua_rawlen(L, i);
-    if (count > 65535) luaL_error(L, "a list of %d tensors is too long", (int)count);
-    gr_tensor **list = lua_newuserdatauv(L, ((size_t)count + 1) * sizeof *list, 0);
+    if (count > ARGS_LIST) luaL_error(L, "a list of %I tensors, at most %d are possible", (LUAI_UACINT)count, ARGS_LIST);
+    gr_tensor **list = lua_newuserdatauv(L, ((size_t)count + 1) * sizeof *list, (int)count);
     for (lua_Integer k = 1; k <= count; k++) {
         lua_rawgeti(L, i, k);
         lgr_box *b = lgr_to_box(L, st, -1, LGR_TENSOR);
@@ -389,7 +391,7 @@ gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
             luaL_error(L, "entry %d of the list is %s, expected a tensor", (int)k,
                        b ? "a closed tensor" : luaL_typename(L, -1));
         list[k - 1] = b->object;
-        lua_pop(L, 1);
+        lua_setiuservalue(L, -2, (int)k);
     }
     *n = (int)count;
     return list;

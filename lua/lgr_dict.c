@@ -86,7 +86,7 @@ static void dict_push_shape(lua_State *L, const gr_tensor *t) {
 }
 
 static int dict_tostring(lua_State *L) {
-    lgr_box *b = lua_touserdata(L, 1);
+    lgr_box *b = lgr_check_box(L, lgr_upstate(L), 1, LGR_DICT);
     gr_dict *d = b->object;
     const char *name;
     size_t width = 0;

@@ -1,13 +1,14 @@
 /* Gradients: backward, grad, switching recording on and off, and ops written in Lua. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "lgr.h"
 
-static const char grad_key_funcs; /* registry: weak values: address -> userdata of a gr.func call */
+static const char grad_key_funcs; /* registry: weak values: address of a grad_func -> {backward, ctx} */
 
 /* ---- backward and grad ---------------------------------------------------------------------------------- */
 
-/* {retain_graph=, create_graph=, allow_unused=, gradient=} at i; or the gradient itself. */
+/* {retain_graph=, create_graph=, allow_unused=, gradient=} at i; or the gradient itself, which is there afterwards. */
 static gr_backward_options grad_read_options(lua_State *L, lgr_state *st, int i, const char *who) {
     gr_backward_options o = {0};
     if (lua_isnoneornil(L, i)) return o;
@@ -26,6 +27,10 @@ static gr_backward_options grad_read_options(lua_State *L, lgr_state *st, int i,
         else lgr_unknown(L, who, "option", key, "retain_graph create_graph allow_unused gradient");
         lua_pop(L, 1);
     }
+    if (!o.seed) return o;
+    lua_pushliteral(L, "gradient");
+    lua_rawget(L, i);
+    lua_replace(L, i);
     return o;
 }
 
@@ -41,15 +46,27 @@ static int grad_backward(lua_State *L) {
     return s == GR_OK ? 0 : lgr_raise(L, st);
 }
 
-/* One tensor or a table of them at i, as an array left on the stack. */
+/* One tensor or a table of them at i, as lgr_check_list has them. */
 static gr_tensor **grad_read_tensors(lua_State *L, lgr_state *st, int i, int *n) {
     if (lgr_to_box(L, st, i, LGR_TENSOR)) {
-        gr_tensor **one = lua_newuserdatauv(L, sizeof *one, 0);
+        gr_tensor **one = lua_newuserdatauv(L, sizeof *one, 1);
         one[0] = lgr_check_tensor(L, st, i);
+        lua_pushvalue(L, i);
+        lua_setiuservalue(L, -2, 1);
         *n = 1;
         return one;
     }
     return lgr_check_list(L, st, i, n);
+}
+
+/* The result on top keeps what each of the outputs, in the list at `outputs`, keeps. */
+static void grad_anchor(lua_State *L, int outputs, int n) {
+    int result = lua_gettop(L);
+    for (int k = 1; k <= n; k++) {
+        lua_getiuservalue(L, outputs, k);
+        lgr_anchor_like(L, result, -1);
+        lua_settop(L, result);
+    }
 }
 
 /* gr.grad(outputs, inputs, options) -> a tensor, or a table of them as inputs was; false where unused */
@@ -77,7 +94,7 @@ static int grad_grad(lua_State *L) {
     for (int i = 0; i < n_in; i++) {
         lua_rawgeti(L, list, i + 1);
         ((lgr_box *)lua_touserdata(L, -1))->object = out[i];
-        if (out[i] && o.create_graph && lgr_to_box(L, st, 1, LGR_TENSOR)) lgr_anchor_like(L, -1, 1);
+        if (out[i] && o.create_graph) grad_anchor(L, 4, n_out);
         lua_pop(L, 1);
         if (out[i]) continue;
         lua_pushboolean(L, 0);
@@ -115,15 +132,22 @@ static int grad_set_enabled(lua_State *L) {
 }
 
 /* ---- ops written in Lua ----------------------------------------------------------------------------------
- * Each call makes a userdata whose user value is {backward, ctx}; the graph finds it by address in a weak
- * table, and the results keep it alive. */
+ * Each call makes a table {backward, ctx}, which the results keep alive. The node has a grad_func, by whose address
+ * it finds that table, if it is still there, in a weak one. */
 
 typedef struct grad_func {
-    lgr_state *st;
+    lgr_link *link;
 } grad_func;
 
+static void grad_func_drop(void *ud) {
+    grad_func *f = ud;
+    lgr_link_release(f->link);
+    free(f);
+}
+
 typedef struct grad_func_job {
-    grad_func *func;
+    lgr_state *st;
+    const grad_func *func;
     int n_out, n_in;
     gr_tensor *const *dy;
     gr_tensor **dx;
@@ -132,10 +156,10 @@ typedef struct grad_func_job {
 /* Protected: dx... = backward(ctx, dy...) */
 static int grad_func_run(lua_State *L) {
     grad_func_job *j = lua_touserdata(L, 1);
-    lgr_state *st = j->func->st;
+    lgr_state *st = j->st;
     lua_rawgetp(L, LUA_REGISTRYINDEX, &grad_key_funcs);
-    if (lua_rawgetp(L, -1, j->func) != LUA_TUSERDATA) return luaL_error(L, "its function is gone");
-    lua_getiuservalue(L, -1, 1);
+    if (lua_rawgetp(L, -1, j->func) != LUA_TTABLE)
+        return luaL_error(L, "its function was collected: keep what was computed with it, or use gr.grad");
     int entry = lua_gettop(L);
     lua_rawgeti(L, entry, 1);
     lua_rawgeti(L, entry, 2);
@@ -153,21 +177,28 @@ static int grad_func_run(lua_State *L) {
 
 static gr_status grad_func_backward(void *ud, gr_ctx *ctx, int n_out, gr_tensor *const *dy, int n_in,
                                     gr_tensor **dx) {
-    grad_func_job j = {ud, n_out, n_in, dy, dx};
-    (void)ctx;
-    return lgr_protected(j.func->st, grad_func_run, &j);
+    const grad_func *f = ud;
+    grad_func_job j = {lgr_link_state(f->link, ctx), f, n_out, n_in, dy, dx};
+    return j.st ? lgr_protected(j.st, grad_func_run, &j) : GR_ERR_STATE;
+}
+
+/* The tensors among n arguments from `first` on. */
+static int grad_func_inputs(lua_State *L, lgr_state *st, int first, int n, gr_tensor **in) {
+    int n_in = 0;
+    for (int i = first; i < first + n; i++) {
+        if (!lgr_to_box(L, st, i, LGR_TENSOR)) continue;
+        if (n_in == 8) return luaL_error(L, "func: more than 8 tensors");
+        in[n_in++] = lgr_check_tensor(L, st, i);
+    }
+    return n_in;
 }
 
 /* The function gr.func returns: upvalue 2 is the definition. */
 static int grad_func_call(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     gr_tensor *in[8], *values[4], *out[4];
-    int n = lua_gettop(L), n_in = 0;
-    for (int i = 1; i <= n; i++) {
-        if (!lgr_to_box(L, st, i, LGR_TENSOR)) continue;
-        if (n_in == 8) return luaL_error(L, "func: more than 8 tensors");
-        in[n_in++] = lgr_check_tensor(L, st, i);
-    }
+    int n = lua_gettop(L);
+    grad_func_inputs(L, st, 1, n, in);
     lua_newtable(L); /* ctx: what forward leaves for backward */
     lua_insert(L, 1);
     lua_getfield(L, lua_upvalueindex(2), "forward");
@@ -177,6 +208,7 @@ static int grad_func_call(lua_State *L) {
     int s = lua_pcall(L, n + 1, LUA_MULTRET, 0);
     gr_set_grad_enabled(st->ctx, was);
     if (s != LUA_OK) return lua_error(L);
+    int n_in = grad_func_inputs(L, st, 2, n, in); /* forward may have closed some */
     int first = n + 2, n_out = lua_gettop(L) - first + 1;
     if (n_out < 1 || n_out > 4)
         return luaL_error(L, "func: forward returned %d values, expected 1 to 4 tensors", n_out);
@@ -191,26 +223,27 @@ static int grad_func_call(lua_State *L) {
         if (saved) lgr_leave_scope(saved);
         lua_pop(L, 1);
     }
-    grad_func *f = lua_newuserdatauv(L, sizeof *f, 1);
-    int func = lua_gettop(L);
-    f->st = st;
     lua_createtable(L, 2, 0);
+    int func = lua_gettop(L);
     lua_getfield(L, lua_upvalueindex(2), "backward");
-    lua_rawseti(L, -2, 1);
+    lua_rawseti(L, func, 1);
     lua_pushvalue(L, 1);
-    lua_rawseti(L, -2, 2);
-    lua_setiuservalue(L, func, 1);
+    lua_rawseti(L, func, 2);
     lua_rawgetp(L, LUA_REGISTRYINDEX, &grad_key_funcs);
-    lua_pushvalue(L, func);
-    lua_rawsetp(L, -2, f);
+    int funcs = lua_gettop(L);
     lua_getfield(L, lua_upvalueindex(2), "name");
     const char *name = luaL_optstring(L, -1, "func");
     luaL_checkstack(L, n_out + 4, NULL);
     int base = lua_gettop(L);
     for (int i = 0; i < n_out; i++) lgr_new_box(L, st, LGR_TENSOR);
-    if (gr_record(st->ctx, name, n_in, in, n_out, values, grad_func_backward, NULL, f, out) != GR_OK)
+    grad_func *f = malloc(sizeof *f);
+    if (!f) return luaL_error(L, "func: out of memory");
+    f->link = lgr_link_retain(st);
+    if (gr_record(st->ctx, name, n_in, in, n_out, values, grad_func_backward, grad_func_drop, f, out) != GR_OK)
         return lgr_raise(L, st);
     for (int i = 0; i < n_out; i++) ((lgr_box *)lua_touserdata(L, base + 1 + i))->object = out[i];
+    lua_pushvalue(L, func);
+    lua_rawsetp(L, funcs, f);
     for (int i = 0; i < n_out; i++) {
         lua_pushvalue(L, func);
         lgr_anchor(L, base + 1 + i);

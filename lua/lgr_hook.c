@@ -96,14 +96,19 @@ static int hook_run(lua_State *L) {
     lua_rawgeti(L, -1, 1);
     lua_call(L, hook_push_arguments(L, st, job->e), 1);
     if (lua_isnil(L, -1)) return 0;
-    gr_tensor *t = lgr_to_tensor(L, st, -1);
-    if (!t) return luaL_error(L, "a hook returned a %s; nil or a tensor is expected", luaL_typename(L, -1));
-    job->e->replace = gr_retain(t);
+    lgr_box *b = lgr_to_box(L, st, -1, LGR_TENSOR);
+    if (!b || !b->object)
+        return luaL_error(L, "a hook returned a %s; nil or a tensor is expected",
+                          b ? "closed tensor" : luaL_typename(L, -1));
+    bool forward = job->e->kind == GR_HOOK_FORWARD_PRE || job->e->kind == GR_HOOK_FORWARD;
+    if (forward && b->anchored) lgr_keep_anchors(L, -1);
+    job->e->replace = gr_retain(b->object);
     return 0;
 }
 
 static gr_status hook_call(void *ud, gr_event *e) {
-    hook_job job = {ud, e};
+    hook_job job = {lgr_link_state(ud, e->ctx), e};
+    if (!job.st) return GR_ERR_STATE;
     const gr_event *outer = job.st->event;
     job.st->event = e;
     gr_status s = lgr_protected(job.st, hook_run, &job);
@@ -151,7 +156,8 @@ static int hook_register(lua_State *L, lgr_state *st, int owner, void *object, g
     int keep = lua_gettop(L);
     lgr_box *b = lgr_new_box(L, st, LGR_HOOK);
     gr_hook *h;
-    if (gr_hook_add(st->ctx, object, kind, name, hook_call, NULL, st, &h) != GR_OK) return lgr_raise(L, st);
+    if (gr_hook_add(st->ctx, object, kind, name, hook_call, lgr_link_release, lgr_link_retain(st), &h) != GR_OK)
+        return lgr_raise(L, st);
     b->object = h;
     int handle = lua_gettop(L);
     lua_pushvalue(L, keep); /* the handle finds the closure to let go of */

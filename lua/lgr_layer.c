@@ -7,7 +7,7 @@
 #include "lgr.h"
 
 #define LAYER_DEFINITION 0
-static const char layer_key_anchors; /* registry: what results made inside Lua layers must keep */
+static const char layer_key_anchors; /* registry: what the results of the call under way must keep, or nil */
 
 /* ---- members -------------------------------------------------------------------------------------------- */
 
@@ -142,8 +142,34 @@ static int layer_push_results(lua_State *L, lgr_state *st, gr_tensor *const *out
     return lua_error(L);
 }
 
+void lgr_keep_anchors(lua_State *L, int i) {
+    lua_getiuservalue(L, i, 1);
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) != LUA_TTABLE) {
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_pushvalue(L, -1);
+        lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
+    }
+    lua_insert(L, -2);
+    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
+    lua_pop(L, 1);
+}
+
+/* Pushes what was kept for the call around this one: this one begins with nothing. */
+static void layer_push_outer(lua_State *L) {
+    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) == LUA_TNIL) return;
+    lua_pushnil(L);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
+}
+
+/* Back to it. */
+static void layer_set_outer(lua_State *L, int outer) {
+    lua_pushvalue(L, outer);
+    lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
+}
+
 /* Results keep alive in Lua what their graph calls: the layer at 1, what its inputs (2 .. n + 1) keep, and what
- * was made inside a layer written in Lua. */
+ * layers and hooks written in Lua made on the way. */
 static void layer_anchor(lua_State *L, lgr_state *st, int first, int results, int n) {
     bool inner = lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) == LUA_TTABLE;
     int anchors = lua_gettop(L);
@@ -157,9 +183,6 @@ static void layer_anchor(lua_State *L, lgr_state *st, int first, int results, in
         lua_pushvalue(L, anchors);
         lgr_anchor(L, r);
     }
-    if (!inner) return;
-    lua_pushnil(L);
-    lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
 }
 
 /* Position of a word in a list; -1 if it is not there. "name?" is name. */
@@ -234,15 +257,20 @@ static int layer_call(lua_State *L) {
         return luaL_error(L, "%s: %d inputs, at most %d are possible", gr_layer_type_peek(l), n, GR_LAYER_TENSORS);
     if (n < 1) return luaL_error(L, "%s: the input is missing", gr_layer_type_peek(l));
     for (int i = 0; i < n; i++) in[i] = lua_isnil(L, i + 2) ? NULL : lgr_check_tensor(L, st, i + 2);
+    layer_push_outer(L);
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
-    int result = lua_gettop(L);
+    int result = lua_gettop(L), outer = result - 1;
     gr_status s = gr_layer_forward_with(l, n, in, options, GR_LAYER_TENSORS, out);
     if (s != GR_OK && lgr_retry(L, st, s)) s = gr_layer_forward_with(l, n, in, options, GR_LAYER_TENSORS, out);
     st->L = L;
-    if (s != GR_OK) return lgr_raise(L, st);
+    if (s != GR_OK) {
+        layer_set_outer(L, outer);
+        return lgr_raise(L, st);
+    }
     b->object = out[0];
     int results = 1 + layer_push_results(L, st, out + 1);
     layer_anchor(L, st, result, results, n);
+    layer_set_outer(L, outer);
     lua_settop(L, result + results - 1);
     return results;
 }
@@ -256,20 +284,6 @@ typedef struct layer_job {
     gr_tensor *const *in;
     gr_tensor **out;
 } layer_job;
-
-/* The closures of the tensor at i must live with the results the caller gets. */
-static void layer_keep_anchors(lua_State *L, int i) {
-    lua_getiuservalue(L, i, 1);
-    if (lua_rawgetp(L, LUA_REGISTRYINDEX, &layer_key_anchors) != LUA_TTABLE) {
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_pushvalue(L, -1);
-        lua_rawsetp(L, LUA_REGISTRYINDEX, &layer_key_anchors);
-    }
-    lua_insert(L, -2);
-    lua_rawseti(L, -2, (lua_Integer)lua_rawlen(L, -2) + 1);
-    lua_pop(L, 1);
-}
 
 /* Protected: definition.forward(self, inputs...) */
 static int layer_run(lua_State *L) {
@@ -293,7 +307,7 @@ static int layer_run(lua_State *L) {
         if (!b || !b->object)
             return luaL_error(L, "forward returned %s, expected a tensor",
                               b ? "a closed tensor" : luaL_typename(L, first + i));
-        if (b->anchored) layer_keep_anchors(L, first + i);
+        if (b->anchored) lgr_keep_anchors(L, first + i);
         j->out[i] = gr_retain(b->object);
     }
     return 0;
@@ -301,8 +315,8 @@ static int layer_run(lua_State *L) {
 
 static gr_status layer_forward_in_lua(void *ud, gr_layer *self, int n_in, gr_tensor *const *in, int n_out,
                                       gr_tensor **out) {
-    layer_job j = {ud, self, n_in, n_out, in, out};
-    return lgr_protected(j.st, layer_run, &j);
+    layer_job j = {lgr_link_state(ud, gr_ctx_peek(self)), self, n_in, n_out, in, out};
+    return j.st ? lgr_protected(j.st, layer_run, &j) : GR_ERR_STATE;
 }
 
 /* The constructor nn.layer{…} returns: upvalue 2 is the definition. */
@@ -313,7 +327,8 @@ static int layer_construct_defined(lua_State *L) {
     const char *name = luaL_optstring(L, -1, "Layer");
     lgr_box *b = lgr_new_box(L, st, LGR_LAYER);
     gr_layer *l;
-    if (gr_layer_custom(st->ctx, name, layer_forward_in_lua, NULL, st, &l) != GR_OK) return lgr_raise(L, st);
+    if (gr_layer_custom(st->ctx, name, layer_forward_in_lua, lgr_link_release, lgr_link_retain(st), &l) != GR_OK)
+        return lgr_raise(L, st);
     b->object = l;
     int self = lua_gettop(L);
     lgr_set_same(L, self, l);

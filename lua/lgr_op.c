@@ -9,7 +9,11 @@
 
 #define LGR_INPUTS 8
 
-#define lgr_upop(L) ((const lgr_opcall *)lua_touserdata(L, lua_upvalueindex(1)))
+static inline const lgr_opcall *op_called(lua_State *L) { /* as lgr_upstate */
+    const lgr_opcall *o = lua_touserdata(L, lua_upvalueindex(1));
+    lgr_want_open(L, o->st);
+    return o;
+}
 
 /* What the tensor arguments were. Numbers become tensors only after every check. */
 typedef struct op_inputs {
@@ -129,14 +133,15 @@ static bool op_wants_grad(lua_State *L, int top) {
 /* Is there a dim among the attributes, the first of which is argument i? By position it comes first. */
 static bool op_gives_dim(lua_State *L, int i) {
     if (!lua_istable(L, i)) return !lua_isnoneornil(L, i);
-    bool given = lua_getfield(L, i, "dim") != LUA_TNIL;
+    lua_pushliteral(L, "dim");
+    bool given = lua_rawget(L, i) != LUA_TNIL;
     lua_pop(L, 1);
     return given;
 }
 
 /* gr.NAME(a, b, ..., options) */
 static int op_call(lua_State *L) {
-    const lgr_opcall *o = lgr_upop(L);
+    const lgr_opcall *o = op_called(L);
     lgr_state *st = o->st;
     uint64_t buffer[32];
     void *attrs = NULL;
@@ -169,7 +174,7 @@ static int op_call(lua_State *L) {
 
 /* gr.NAME({t1, t2, ...}, options) */
 static int op_call_list(lua_State *L) {
-    const lgr_opcall *o = lgr_upop(L);
+    const lgr_opcall *o = op_called(L);
     lgr_state *st = o->st;
     uint64_t buffer[32];
     gr_tensor *out[4];
@@ -194,7 +199,7 @@ static int op_call_list(lua_State *L) {
 
 /* t:NAME_(b, ..., options): t = NAME(t, b, ...), in place; returns t */
 static int op_call_into(lua_State *L) {
-    const lgr_opcall *o = lgr_upop(L);
+    const lgr_opcall *o = op_called(L);
     lgr_state *st = o->st;
     uint64_t buffer[32];
     void *attrs = NULL;
@@ -212,7 +217,7 @@ static int op_call_into(lua_State *L) {
 
 /* t:uniform_(lo, hi): an op without inputs fills t; shape and dtype are t's */
 static int op_fill(lua_State *L) {
-    const lgr_opcall *o = lgr_upop(L);
+    const lgr_opcall *o = op_called(L);
     lgr_state *st = o->st;
     uint64_t buffer[32];
     gr_tensor *dst = lgr_check_tensor(L, st, 1);

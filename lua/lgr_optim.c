@@ -5,15 +5,9 @@
 
 #define OPTIM_ATTRS 32 /* 64-bit words of an attribute struct */
 
-typedef struct optim_group { /* payload of opt.groups[i]; user value 1: the optimizer, which may be closed before it */
-    lgr_state *st;
-    int group;
-} optim_group;
+#define OPTIM_GROUP "gradrun.Group" /* opt.groups[i]: payload i - 1; user value 1 the optimizer */
 
-static const gr_info *optim_info(lua_State *L, int i) {
-    (void)L;
-    return gr_optim_kind_info(gr_optim_kind_at(i));
-}
+static const gr_info *optim_info(int i) { return gr_optim_kind_info(gr_optim_kind_at(i)); }
 
 /* The kind is found by the optimizer's own address in its userdata's user value: {kind index}. */
 static const gr_info *optim_schema(lua_State *L, int box) {
@@ -21,7 +15,7 @@ static const gr_info *optim_schema(lua_State *L, int box) {
     lua_getfield(L, -1, "kind");
     int k = (int)lua_tointeger(L, -1);
     lua_pop(L, 2);
-    return optim_info(L, k);
+    return optim_info(k);
 }
 
 /* ---- schedules: hyper-parameters that are functions ------------------------------------------------------- */
@@ -95,6 +89,7 @@ static void optim_run_schedule(lua_State *L, lgr_state *st, gr_optim *o, const g
     lgr_push_attr(L, a, gr_optim_attrs_peek(o, g));
     lua_setfield(L, -2, "value");
     lua_call(L, 2, 1);
+    lgr_check(L, st, 1, LGR_OPTIM); /* still there? */
     if (!lua_isnumber(L, -1))
         luaL_error(L, "%s: the schedule of %s in group %d gave a %s, expected a number", info->name, a->name, g + 1,
                    luaL_typename(L, -1));
@@ -143,7 +138,8 @@ static void optim_add_group(lua_State *L, lgr_state *st, int box, gr_optim *o, c
             lgr_unknown(L, info->name, "option of a group", key, "params lr weight_decay");
         lua_pop(L, 1);
     }
-    if (lua_getfield(L, group, "params") != LUA_TTABLE) luaL_error(L, "%s: a group has no params", info->name);
+    lua_pushliteral(L, "params");
+    if (lua_rawget(L, group) != LUA_TTABLE) luaL_error(L, "%s: a group has no params", info->name);
     optim_add(L, st, o, lua_gettop(L), attrs);
     lua_pop(L, 1);
     optim_take_schedules(L, box, gr_optim_groups(o) - 1, info, group);
@@ -153,7 +149,7 @@ static void optim_add_group(lua_State *L, lgr_state *st, int box, gr_optim *o, c
 static int optim_construct(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     int k = (int)lua_tointeger(L, lua_upvalueindex(2));
-    const gr_info *info = optim_info(L, k);
+    const gr_info *info = optim_info(k);
     uint64_t attrs[OPTIM_ATTRS];
     gr_optim *o;
     lgr_check_parameters(L, st, 1);
@@ -241,44 +237,53 @@ static int optim_state(lua_State *L) {
 
 /* ---- hyper-parameters as fields ------------------------------------------------------------------------- */
 
-static void optim_push_group(lua_State *L, lgr_state *st, int box, int g) {
+static void optim_push_group(lua_State *L, int box, int g) {
     box = lua_absindex(L, box);
-    optim_group *p = lua_newuserdatauv(L, sizeof *p, 1);
-    *p = (optim_group){st, g};
+    int *group = lua_newuserdatauv(L, sizeof *group, 1);
+    *group = g;
     lua_pushvalue(L, box);
     lua_setiuservalue(L, -2, 1);
-    luaL_setmetatable(L, "gradrun.Group");
+    luaL_setmetatable(L, OPTIM_GROUP);
+}
+
+/* The group at 1, its optimizer pushed. */
+static gr_optim *optim_check_group(lua_State *L, int *group) {
+    *group = *(int *)luaL_checkudata(L, 1, OPTIM_GROUP);
+    lua_getiuservalue(L, 1, 1);
+    gr_optim *o = ((lgr_box *)lua_touserdata(L, -1))->object;
+    if (!o) luaL_error(L, "the optimizer of group %d was closed", *group + 1);
+    return o;
 }
 
 static int optim_group_index(lua_State *L) {
-    optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
+    lgr_state *st = lgr_upstate(L);
+    int g;
     const char *key = luaL_checkstring(L, 2);
-    lua_getiuservalue(L, 1, 1);
-    gr_optim *o = lgr_check(L, p->st, lua_gettop(L), LGR_OPTIM);
+    gr_optim *o = optim_check_group(L, &g);
     const gr_info *info = optim_schema(L, -1);
     const gr_attr *a = lgr_find_attr(info, key);
-    if (a) return lgr_push_attr(L, a, gr_optim_attrs_peek(o, p->group)), 1;
+    if (a) return lgr_push_attr(L, a, gr_optim_attrs_peek(o, g)), 1;
     if (strcmp(key, "params") != 0)
         return lgr_unknown(L, info->name, "hyper-parameter", key, "params lr weight_decay");
-    int n = gr_optim_params(o, p->group);
+    int n = gr_optim_params(o, g);
     lua_createtable(L, n, 0);
     for (int i = 0; i < n; i++) {
-        lgr_push_same(L, p->st, LGR_TENSOR, gr_optim_param_peek(o, p->group, i));
+        lgr_push_same(L, st, LGR_TENSOR, gr_optim_param_peek(o, g, i));
         lua_rawseti(L, -2, i + 1);
     }
     return 1;
 }
 
 static int optim_group_newindex(lua_State *L) {
-    optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
+    lgr_state *st = lgr_upstate(L);
+    int g;
     const char *key = luaL_checkstring(L, 2);
     lua_settop(L, 3);
-    lua_getiuservalue(L, 1, 1);
-    gr_optim *o = lgr_check(L, p->st, 4, LGR_OPTIM);
+    gr_optim *o = optim_check_group(L, &g); /* at 4 */
     const gr_info *info = optim_schema(L, 4);
     const gr_attr *a = lgr_find_attr(info, key);
     if (!a) return lgr_unknown(L, info->name, "hyper-parameter", key, "lr weight_decay");
-    optim_set(L, p->st, 4, o, p->group, a, info->name);
+    optim_set(L, st, 4, o, g, a, info->name);
     return 0;
 }
 
@@ -296,7 +301,7 @@ static int optim_index(lua_State *L) {
         return lgr_unknown_field(L, info->name, key, "groups lr weight_decay", lua_upvalueindex(2));
     lua_newtable(L);
     for (int g = 0; g < gr_optim_groups(o); g++) {
-        optim_push_group(L, st, 1, g);
+        optim_push_group(L, 1, g);
         lua_rawseti(L, -2, g + 1);
     }
     return 1;
@@ -328,20 +333,20 @@ static void optim_add_text(lua_State *L, luaL_Buffer *b, gr_optim *o, const gr_i
 }
 
 static int optim_group_tostring(lua_State *L) {
-    const optim_group *p = luaL_checkudata(L, 1, "gradrun.Group");
+    int g = *(const int *)luaL_checkudata(L, 1, OPTIM_GROUP);
     luaL_Buffer b;
     lua_getiuservalue(L, 1, 1);
     gr_optim *o = ((const lgr_box *)lua_touserdata(L, -1))->object;
     if (!o) return lua_pushliteral(L, "group (closed)"), 1;
     const gr_info *info = optim_schema(L, -1);
     luaL_buffinit(L, &b);
-    optim_add_text(L, &b, o, info, p->group);
+    optim_add_text(L, &b, o, info, g);
     luaL_pushresult(&b);
     return 1;
 }
 
 static int optim_tostring(lua_State *L) {
-    gr_optim *o = ((const lgr_box *)lua_touserdata(L, 1))->object;
+    gr_optim *o = lgr_check_box(L, lgr_upstate(L), 1, LGR_OPTIM)->object;
     if (!o) return lua_pushliteral(L, "optimizer (closed)"), 1;
     const gr_info *info = optim_schema(L, 1);
     luaL_Buffer b;
@@ -366,8 +371,8 @@ static const luaL_Reg optim_group_meta[] = {
     {"__index", optim_group_index}, {"__newindex", optim_group_newindex}, {"__tostring", optim_group_tostring}, {0}};
 
 void lgr_open_optim(lua_State *L, lgr_state *st) {
-    luaL_newmetatable(L, "gradrun.Group");
-    luaL_setfuncs(L, optim_group_meta, 0);
+    luaL_newmetatable(L, OPTIM_GROUP);
+    lgr_set_functions(L, st, optim_group_meta);
     lua_pop(L, 1);
     lgr_type_new(L, st, LGR_OPTIM, optim_meta, optim_methods);
     lua_newtable(L);
@@ -375,7 +380,7 @@ void lgr_open_optim(lua_State *L, lgr_state *st) {
         lua_pushlightuserdata(L, st);
         lua_pushinteger(L, i);
         lua_pushcclosure(L, optim_construct, 2);
-        lua_setfield(L, -2, optim_info(L, i)->name);
+        lua_setfield(L, -2, optim_info(i)->name);
     }
     lua_setfield(L, -2, "optim");
 }

@@ -179,7 +179,7 @@ static void print_header(luaL_Buffer *b, const gr_tensor *t, int64_t nan, int64_
 
 int lgr_tensor_tostring(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    lgr_box *box = lua_touserdata(L, 1);
+    lgr_box *box = lgr_check_box(L, st, 1, LGR_TENSOR);
     if (!box->object) {
         lua_pushliteral(L, "tensor (closed)");
         return 1;

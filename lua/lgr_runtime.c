@@ -236,22 +236,21 @@ const char *gr_runtime_errmsg(const gr_runtime *rt) { return rt->error; }
 
 /* ---- opening and closing -------------------------------------------------------------------------------- */
 
-static void *runtime_c_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
-    (void)ud, (void)osize;
-    if (nsize == 0) {
-        free(ptr);
-        return NULL;
-    }
-    return realloc(ptr, nsize);
+/* The host's allocator, or the C library's. */
+static void *runtime_alloc(const gr_runtime_config *c, void *ptr, size_t osize, size_t nsize) {
+    if (c->alloc) return c->alloc(c->alloc_ud, ptr, osize, nsize);
+    if (nsize) return realloc(ptr, nsize);
+    free(ptr);
+    return NULL;
 }
 
-/* Lua's allocator over the host's, counting. For a new block Lua puts its type into osize. */
+/* Lua's memory, counted. For a new block Lua puts its type into osize. */
 static void *runtime_lua_alloc(void *ud, void *ptr, size_t osize, size_t nsize) {
     gr_runtime *rt = ud;
     size_t max = rt->config.lua_bytes;
     if (!ptr) osize = 0;
     if (max && nsize > osize && (nsize - osize > max || rt->lua_used > max - (nsize - osize))) return NULL;
-    void *p = rt->config.alloc(rt->config.alloc_ud, ptr, osize, nsize);
+    void *p = runtime_alloc(&rt->config, ptr, osize, nsize);
     if (p || nsize == 0) rt->lua_used += nsize - osize;
     return p;
 }
@@ -262,15 +261,17 @@ static gr_runtime *runtime_new(const gr_runtime_config *given) {
     gr_runtime_config cfg;
     gr_runtime_config_init(&cfg);
     if (given) memcpy(&cfg, given, given->size < sizeof cfg ? given->size : sizeof cfg);
-    if (!cfg.alloc) cfg.alloc = runtime_c_alloc;
-    gr_runtime *rt = cfg.alloc(cfg.alloc_ud, NULL, 0, sizeof *rt);
+    gr_runtime *rt = runtime_alloc(&cfg, NULL, 0, sizeof *rt);
     if (!rt) return NULL;
     memset(rt, 0, sizeof *rt);
     rt->config = cfg;
     return rt;
 }
 
-static void runtime_free(gr_runtime *rt) { rt->config.alloc(rt->config.alloc_ud, rt, sizeof *rt, 0); }
+static void runtime_free(gr_runtime *rt) {
+    gr_runtime_config cfg = rt->config;
+    runtime_alloc(&cfg, rt, sizeof *rt, 0);
+}
 
 static gr_status runtime_ctx_new(gr_runtime *rt) {
     gr_config c;
@@ -365,13 +366,7 @@ gr_status gr_attach(struct lua_State *L, const gr_runtime_config *cfg, gr_runtim
 static int64_t runtime_alive(const gr_ctx *ctx) {
     gr_memory m;
     gr_memory_get(ctx, &m);
-    return m.tensors + m.storages + m.nodes + m.layers + m.optims + m.hooks;
-}
-
-static void runtime_close(lua_State *L) {
-    lgr_state *st = lgr_state_of(L); /* NULL if opening failed */
-    if (st) st->closing = true;
-    lua_close(L);
+    return m.tensors + m.storages + m.nodes + m.layers + m.optims + m.hooks + m.dicts;
 }
 
 int64_t gr_close(gr_runtime *rt) {
@@ -379,7 +374,7 @@ int64_t gr_close(gr_runtime *rt) {
     if (rt->depth > 0) return -1;
     int64_t alive;
     if (rt->own) {
-        if (rt->L) runtime_close(rt->L);
+        if (rt->L) lgr_close(rt->L);
         rt->L = NULL;
         alive = gr_ctx_free(rt->ctx);
         if (alive > 0) return alive;

@@ -1,4 +1,5 @@
 /* A Lua state's share: opening, userdata, errors, and the collector's policy. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "lgr.h"
@@ -13,6 +14,12 @@ lgr_state *lgr_state_of(lua_State *L) {
     lgr_state *st = lua_touserdata(L, -1);
     lua_pop(L, 1);
     return st;
+}
+
+void lgr_close(lua_State *L) {
+    lgr_state *st = lgr_state_of(L);
+    if (st) st->closing = true;
+    lua_close(L);
 }
 
 /* ---- userdata ------------------------------------------------------------------------------------------- */
@@ -48,9 +55,14 @@ lgr_box *lgr_to_box(lua_State *L, lgr_state *st, int i, lgr_type type) {
     return mt == st->metatable[type] ? b : NULL;
 }
 
-void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type) {
+lgr_box *lgr_check_box(lua_State *L, lgr_state *st, int i, lgr_type type) {
     lgr_box *b = lgr_to_box(L, st, i, type);
     if (!b) luaL_typeerror(L, i, lgr_type_names[type] + 8); /* after "gradrun." */
+    return b;
+}
+
+void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type) {
+    lgr_box *b = lgr_check_box(L, st, i, type);
     if (!b->object) luaL_argerror(L, i, type == LGR_TENSOR ? "the tensor was closed" : "the object was closed");
     return b->object;
 }
@@ -107,8 +119,10 @@ void lgr_push_same(lua_State *L, lgr_state *st, lgr_type type, void *object) {
     lua_remove(L, -2);
 }
 
+/* Upvalues: the state, the type. */
 static int lgr_box_gc(lua_State *L) {
-    lgr_box *b = lua_touserdata(L, 1);
+    lgr_type type = (lgr_type)lua_tointeger(L, lua_upvalueindex(2));
+    lgr_box *b = lgr_check_box(L, lua_touserdata(L, lua_upvalueindex(1)), 1, type);
     void *object = b->object;
     b->object = NULL;
     lgr_leave_scope(b);
@@ -116,9 +130,19 @@ static int lgr_box_gc(lua_State *L) {
     return 0;
 }
 
+/* t:free(), and the end of local t <close>. A finalizer may run wherever a function of ours allocates, and that may be
+ * working on t: in one (where lua_gc says -1) this does nothing, and t is the collector's. */
+static int lgr_box_free(lua_State *L) { return lua_gc(L, LUA_GCCOUNT) < 0 ? 0 : lgr_box_gc(L); }
+
 void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list) {
     lua_pushlightuserdata(L, st);
     luaL_setfuncs(L, list, 1);
+}
+
+static void lgr_push_closer(lua_State *L, lgr_state *st, lgr_type type, lua_CFunction f) {
+    lua_pushlightuserdata(L, st);
+    lua_pushinteger(L, type);
+    lua_pushcclosure(L, f, 2);
 }
 
 /* meta: metamethods; methods: what __index finds first (a table, as __index's second upvalue if it is a
@@ -130,14 +154,14 @@ void lgr_type_new(lua_State *L, lgr_state *st, lgr_type type, const luaL_Reg *me
     lua_rawsetp(L, LUA_REGISTRYINDEX, st->metatable[type]);
     lua_pushstring(L, lgr_type_names[type]);
     lua_setfield(L, -2, "__name");
-    lua_pushcfunction(L, lgr_box_gc);
+    lgr_push_closer(L, st, type, lgr_box_gc);
     lua_setfield(L, -2, "__gc");
-    lua_pushcfunction(L, lgr_box_gc);
+    lgr_push_closer(L, st, type, lgr_box_free);
     lua_setfield(L, -2, "__close");
     if (meta) lgr_set_functions(L, st, meta);
     lua_newtable(L);
     if (methods) lgr_set_functions(L, st, methods);
-    lua_pushcfunction(L, lgr_box_gc);
+    lgr_push_closer(L, st, type, lgr_box_free);
     lua_setfield(L, -2, "free");
     if (type == LGR_TENSOR) lgr_op_methods(L, st);
     lua_pushvalue(L, -1);
@@ -239,10 +263,20 @@ gr_status lgr_protected(lgr_state *st, lua_CFunction body, void *job) {
     return GR_ERR_SCRIPT;
 }
 
+void lgr_link_release(void *ud) {
+    lgr_link *link = ud;
+    if (link && --link->refs == 0) free(link);
+}
+
+lgr_state *lgr_link_state(const lgr_link *link, gr_ctx *ctx) {
+    if (!link->st) gr_fail(ctx, GR_ERR_STATE, "the script it was written in is closed");
+    return link->st;
+}
+
 /* ---- memory --------------------------------------------------------------------------------------------- */
 
 void lgr_collect(lua_State *L, lgr_state *st) {
-    lua_gc(L, LUA_GCCOLLECT);
+    if (lua_gc(L, LUA_GCCOLLECT) < 0) return; /* in a finalizer */
     st->collections++;
     gr_memory_collected(st->ctx, true);
 }
@@ -274,8 +308,11 @@ bool lgr_retry(lua_State *L, lgr_state *st, gr_status s) {
 
 static int lgr_state_gc(lua_State *L) {
     lgr_state *st = lua_touserdata(L, 1);
-    if (st->owns_ctx) gr_ctx_free(st->ctx); /* finalized last: everything else is gone */
+    if (st->owns_ctx) gr_ctx_free(st->ctx); /* everything of ours was marked later, and so finalized before */
     st->ctx = NULL;
+    if (st->link) st->link->st = NULL;
+    lgr_link_release(st->link);
+    st->link = NULL;
     return 0;
 }
 
@@ -304,6 +341,9 @@ static lgr_state *lgr_state_new(lua_State *L) {
     lua_pushcfunction(L, lgr_state_gc);
     lua_setfield(L, -2, "__gc");
     lua_setmetatable(L, -2);
+    st->link = malloc(sizeof *st->link);
+    if (!st->link) luaL_error(L, "gradrun: out of memory");
+    *st->link = (lgr_link){st, 1};
     return st;
 }
 

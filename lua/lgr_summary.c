@@ -63,7 +63,7 @@ static void summary_pad(lua_State *L, int width, bool left) {
 }
 
 int lgr_layer_tostring(lua_State *L) {
-    lgr_box *b = lua_touserdata(L, 1);
+    lgr_box *b = lgr_check_box(L, lgr_upstate(L), 1, LGR_LAYER);
     int width[4] = {0};
     if (!b->object) return lua_pushliteral(L, "layer (closed)"), 1;
     lua_settop(L, 1);

@@ -378,7 +378,7 @@ int main(int argc, char **argv) {
     }
     lua_setwarnf(L, main_warn, &warning);
     int code = main_run(L, &m);
-    lua_close(L);
+    lgr_close(L);
     lgr_pool_free(&pool);
     gr_ctx_free(m.ctx);
     return code;

@@ -337,15 +337,15 @@ static void attached_to_a_hosts_state(void **state) {
     assert_ptr_equal(gr_runtime_lua_peek(rt), L);
     assert_int_equal(lua_gettop(L), 0);
     assert_int_equal(lua_gc(L, LUA_GCINC, 0, 0, 0), LUA_GCINC);
-    run_ok(rt, "x = require('gradrun').ones(5)");
+    run_ok(rt, "x, d = require('gradrun').ones(5), require('gradrun').dict()");
     assert_stops(rt, "while true do end");
     assert_int_equal(luaL_dostring(L, "return x:sum():item()"), LUA_OK); /* it is the host's state as before */
     assert_int_equal(lua_tointeger(L, -1), 5);
     lua_pop(L, 1);
     assert_int_equal(gr_attach(L, NULL, &again), GR_OK);
     assert_ptr_equal(gr_runtime_ctx_peek(again), gr_runtime_ctx_peek(rt));
-    assert_int_equal(gr_close(rt), 2); /* x and its storage */
-    run_ok(again, "x = nil");
+    assert_int_equal(gr_close(rt), 3); /* x and its storage, and d */
+    run_ok(again, "x, d = nil");
     assert_int_equal(gr_close(again), 0);
     assert_int_equal(luaL_dostring(L, "y = require('gradrun').zeros(3) coroutine.wrap(function() end)()"), LUA_OK);
     lua_close(L);
@@ -441,6 +441,27 @@ static void finalizers_at_the_end_make_nothing(void **state) {
     assert_non_null(strstr(h.err, "the runtime is closing"));
 }
 
+static void a_tensor_outlives_the_script_its_gradient_needs(void **state) {
+    (void)state;
+    static const char *const makers[] = {
+        "w:register_hook(function(g) return g * 2 end) function make() return (w * w):sum() end",
+        "local f = gr.func{forward = function(c, a) return a * 2 end, backward = function(c, dy) return dy end} "
+        "function make() return f(w):sum() end"};
+    for (int i = 0; i < 2; i++) {
+        gr_runtime *rt = open_plain();
+        gr_value y;
+        run_ok(rt, "gr = require 'gradrun' w = gr.tensor({1, 2}, {requires_grad = true})");
+        run_ok(rt, makers[i]);
+        assert_int_equal(gr_call(rt, "make", 0, NULL, 1, &y), GR_OK);
+        gr_ctx *ctx = gr_runtime_ctx_peek(rt);
+        assert_true(gr_close(rt) > 0);
+        assert_int_equal(gr_backward(y.tensor, NULL), GR_ERR_STATE);
+        assert_non_null(strstr(gr_errmsg(ctx), "the script it was written in is closed"));
+        gr_release(y.tensor);
+        assert_int_equal(gr_close(rt), 0);
+    }
+}
+
 static void *train_alone(void *result) {
     gr_runtime *rt;
     if (gr_open(NULL, &rt) != GR_OK) return NULL;
@@ -500,6 +521,7 @@ int main(void) {
         cmocka_unit_test(each_allocation_may_fail),
         cmocka_unit_test(each_allocation_of_a_call_may_fail),
         cmocka_unit_test(finalizers_at_the_end_make_nothing),
+        cmocka_unit_test(a_tensor_outlives_the_script_its_gradient_needs),
         cmocka_unit_test(runtimes_run_side_by_side),
         cmocka_unit_test(opened_and_closed_often),
     };
