@@ -24,6 +24,9 @@ typedef void (*gri_loop)(int64_t n, void *const *p, const void *attrs);
  * loop's are converted on the way. types: one dtype per operand (outputs first); NULL: all are the
  * computing dtype real_type. */
 gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype *types, int cost);
+/* The same, with a loop over i64 where no operand is floating: whole numbers that no float can hold stay exact, and
+ * wrap around at the ends of i64, as Lua's do; u8 results stop at 0 and 255. */
+gr_status gri_map_whole(gri_call *c, gri_loop reals, gri_loop wholes, gr_dtype real_type, int cost);
 
 /* One number from a loop with one output: its results, one for each element of `shape`, to which c's inputs
  * broadcast, are not kept, but taken block by block by fold(n, results), whose sums are added up in an order that

@@ -97,7 +97,7 @@ gr_status gri_shape_compare(gri_call *c) {
 /* ---- running -------------------------------------------------------------------------------------------- */
 
 /* The type a kernel computes in: f64 if any operand is, else f32; whole numbers alone are computed in f64
- * (exact to 2^53). */
+ * (exact to 2^53), unless the kernel has a loop of its own for them. */
 static gr_dtype op_compute_type(const gri_call *c) {
     const unsigned f32 = 1u << GR_F32, f64 = 1u << GR_F64;
     unsigned seen = 0;

@@ -75,6 +75,32 @@ describe("fmod and remainder", function()
   end)
 end)
 
+describe("arithmetic of whole numbers", function()
+  local odd, most, least = (1 << 53) + 1, math.maxinteger, math.mininteger
+  local function whole(list) return gr.tensor(list, { dtype = "i64" }) end
+
+  it("is exact where no float is, and wraps around as Lua's", function()
+    local ta, tb = { odd, -odd, most, least, 3037000499, 5 }, { 2, odd, 1, most, 3037000499, -7 }
+    local a, b = whole(ta), whole(tb)
+    local got = { a + b, a - b, a * b, -a, a:abs(), gr.maximum(a, b), gr.minimum(a, b) }
+    for i = 1, #got do got[i] = got[i]:totable() end
+    for k, x in ipairs(ta) do
+      local y = tb[k]
+      local want = { x + y, x - y, x * y, -x, x < 0 and -x or x, math.max(x, y), math.min(x, y) }
+      for i = 1, #want do assert.equal(want[i], got[i][k], ("result %d of %d and %d"):format(i, x, y)) end
+    end
+    assert.same({ odd + 2, most }, (whole { odd, most - 2 } + 2):totable())
+    assert.same({ odd }, whole({ odd - 4 }):add_(4):totable())
+  end)
+
+  it("stops at the ends of u8", function()
+    local a = gr.tensor({ 200, 3 }, { dtype = "u8" })
+    assert.same({ 255, 6 }, (a + a):totable())
+    assert.same({ 255, 9 }, (a * a):totable())
+    assert.same({ 195, 0 }, (a - 5):to("u8"):totable())
+  end)
+end)
+
 describe("steps", function()
   it("keep whole numbers that no float can hold", function()
     local big = gr.tensor({ 9007199254740993, math.maxinteger }, { dtype = "i64" })

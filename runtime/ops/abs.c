@@ -18,7 +18,14 @@ static void abs_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) y[i] = r_abs(x[i]);
 }
 
-static gr_status abs_forward(gri_call *c) { return gri_map(c, abs_loop, GRI_REAL, NULL, GRI_EXACT); }
+static void abs_whole_loop(int64_t n, void *const *p, const void *attrs) {
+    uint64_t *y = p[0];
+    const int64_t *x = p[1];
+    (void)attrs;
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 - (uint64_t)x[i] : (uint64_t)x[i];
+}
+
+static gr_status abs_forward(gri_call *c) { return gri_map_whole(c, abs_loop, abs_whole_loop, GRI_REAL, GRI_EXACT); }
 GR_KERNEL(abs);
 
 static gr_status abs_rule(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->dy[0], g->in[0]); }
@@ -26,6 +33,7 @@ static gr_status abs_rule(gri_grad *g) { return GRI_EMIT(g, 0, abs_backward, g->
 static const gr_case abs_cases[] = {
     {.in = "3", .give = "{-1.5, 2, -0.25}", .want = "{1.5, 2, 0.25}"},
     {.in = "3,5", .has_kink = true},
+    {.in = "i64:3", .give = "{-9007199254740993, 0, 5}", .want = "{9007199254740993, 0, 5}", .no_grad = true},
     {0}};
 
 GR_OP(abs) = {

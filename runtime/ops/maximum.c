@@ -14,7 +14,16 @@ static void maximum_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) y[i] = (a[i] > b[i]) | (a[i] != a[i]) ? a[i] : b[i];
 }
 
-static gr_status maximum_forward(gri_call *c) { return gri_map(c, maximum_loop, GRI_REAL, NULL, GRI_EXACT); }
+static void maximum_whole_loop(int64_t n, void *const *p, const void *attrs) {
+    int64_t *y = p[0];
+    const int64_t *a = p[1], *b = p[2];
+    (void)attrs;
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] > b[i] ? a[i] : b[i];
+}
+
+static gr_status maximum_forward(gri_call *c) {
+    return gri_map_whole(c, maximum_loop, maximum_whole_loop, GRI_REAL, GRI_EXACT);
+}
 GR_KERNEL(maximum);
 
 static gr_status maximum_rule(gri_grad *g) {
@@ -24,6 +33,8 @@ static gr_status maximum_rule(gri_grad *g) {
 
 static const gr_case maximum_cases[] = {
     {.in = "3 3", .give = "{1,2,-3}, {3,2,-4}", .want = "{3,2,-3}", .no_grad = true},
+    {.in = "i64:2 i64:2", .give = "{9007199254740993, -3}, {9007199254740992, 4}", .want = "{9007199254740993, 4}",
+     .no_grad = true},
     {.in = "2,3,4 4"},
     {.in = "3,1 1,5"},
     {.in = "4 ()"},
@@ -49,7 +60,16 @@ static void minimum_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) y[i] = (a[i] < b[i]) | (a[i] != a[i]) ? a[i] : b[i];
 }
 
-static gr_status minimum_forward(gri_call *c) { return gri_map(c, minimum_loop, GRI_REAL, NULL, GRI_EXACT); }
+static void minimum_whole_loop(int64_t n, void *const *p, const void *attrs) {
+    int64_t *y = p[0];
+    const int64_t *a = p[1], *b = p[2];
+    (void)attrs;
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] < b[i] ? a[i] : b[i];
+}
+
+static gr_status minimum_forward(gri_call *c) {
+    return gri_map_whole(c, minimum_loop, minimum_whole_loop, GRI_REAL, GRI_EXACT);
+}
 GR_KERNEL(minimum);
 
 static gr_status minimum_rule(gri_grad *g) {
@@ -59,6 +79,8 @@ static gr_status minimum_rule(gri_grad *g) {
 
 static const gr_case minimum_cases[] = {
     {.in = "3 3", .give = "{1,2,-3}, {3,2,-4}", .want = "{1,2,-4}", .no_grad = true},
+    {.in = "i64:2 i64:2", .give = "{9007199254740993, -3}, {9007199254740992, 4}", .want = "{9007199254740992, -3}",
+     .no_grad = true},
     {.in = "2,3,4 4"},
     {.in = "3,1 1,5"},
     {.in = "4 ()"},

@@ -12,7 +12,14 @@ static void mul_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i];
 }
 
-static gr_status mul_forward(gri_call *c) { return gri_map(c, mul_loop, GRI_REAL, NULL, GRI_EXACT); }
+static void mul_whole_loop(int64_t n, void *const *p, const void *attrs) {
+    uint64_t *y = p[0];
+    const uint64_t *a = p[1], *b = p[2];
+    (void)attrs;
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] * b[i];
+}
+
+static gr_status mul_forward(gri_call *c) { return gri_map_whole(c, mul_loop, mul_whole_loop, GRI_REAL, GRI_EXACT); }
 GR_KERNEL(mul);
 
 static gr_status mul_rule(gri_grad *g) {
@@ -25,11 +32,14 @@ static const gr_case mul_cases[] = {
     {.in = "2,3,4 4"},
     {.in = "3,1 1,5"},
     {.in = "4 ()"},
+    {.in = "i64:2 i64:2", .give = "{3037000499, 1 << 62}, {3037000499, 4}", .want = "{9223372030926249001, 0}",
+     .no_grad = true},
     {0}};
 
 GR_OP(mul) = {
     .info = {.name = "mul", .inputs = "a b", .cases = mul_cases,
-             .doc = "a * b, element by element, broadcasting. Also written a * b."},
+             .doc = "a * b, element by element, broadcasting. Also written a * b. Results above 255 become 255\n"
+                    "in u8."},
     .elementwise = true,
     .keeps = GRI_KEEP_IN(0) | GRI_KEEP_IN(1),
     .shape = gri_shape_broadcast,

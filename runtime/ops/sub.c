@@ -12,7 +12,14 @@ static void sub_loop(int64_t n, void *const *p, const void *attrs) {
     for (int64_t i = 0; i < n; i++) y[i] = a[i] - b[i];
 }
 
-static gr_status sub_forward(gri_call *c) { return gri_map(c, sub_loop, GRI_REAL, NULL, GRI_EXACT); }
+static void sub_whole_loop(int64_t n, void *const *p, const void *attrs) {
+    uint64_t *y = p[0];
+    const uint64_t *a = p[1], *b = p[2];
+    (void)attrs;
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] - b[i];
+}
+
+static gr_status sub_forward(gri_call *c) { return gri_map_whole(c, sub_loop, sub_whole_loop, GRI_REAL, GRI_EXACT); }
 GR_KERNEL(sub);
 
 static gr_status sub_rule(gri_grad *g) {
@@ -25,6 +32,9 @@ static const gr_case sub_cases[] = {
     {.in = "2,3,4 4"},
     {.in = "3,1 1,5"},
     {.in = "() 4"},
+    {.in = "i64:2 i64:2", .give = "{9007199254740993, math.mininteger}, {2, 1}",
+     .want = "{9007199254740991, 0x7fffffffffffffff}", .no_grad = true},
+    {.in = "u8:3 u8:()", .give = "{5, 2, 200}, 3", .want = "{2, 0, 197}", .no_grad = true},
     {0}};
 
 GR_OP(sub) = {
