@@ -92,6 +92,9 @@ void *lgr_check(lua_State *L, lgr_state *st, int i, lgr_type type); /* its objec
 #define lgr_check_tensor(L, st, i) ((gr_tensor *)lgr_check(L, st, i, LGR_TENSOR))
 #define lgr_check_layer(L, st, i) ((gr_layer *)lgr_check(L, st, i, LGR_LAYER))
 gr_tensor *lgr_to_tensor(lua_State *L, lgr_state *st, int i);
+/* A rank-0 i64 tensor; t's elements become the number at i. Both keep integers that no double holds. */
+gr_status lgr_new_integer(gr_ctx *ctx, lua_Integer value, gr_tensor **out);
+gr_status lgr_fill_tensor(lua_State *L, lgr_state *st, gr_tensor *t, int i);
 void lgr_push_tensor(lua_State *L, lgr_state *st, gr_tensor *t); /* +1 taken, also when it raises; NULL: nil */
 /* The one userdata that stands for an object with an identity (parameters, layers): found again, or made. */
 void lgr_push_same(lua_State *L, lgr_state *st, lgr_type type, void *object /* borrowed */);

@@ -247,7 +247,9 @@ static int index_assign_by_tensor(lua_State *L, lgr_state *st, gr_tensor *t, gr_
     gr_status s = GR_OK;
     lgr_pressure(L, st);
     if (!value) {
-        s = gr_tensor_scalar(st->ctx, gr_tensor_dtype(t), lua_tonumber(L, 3), &value);
+        s = gr_tensor_dtype(t) == GR_I64 && lua_isinteger(L, 3)
+                ? lgr_new_integer(st->ctx, lua_tointeger(L, 3), &value)
+                : gr_tensor_scalar(st->ctx, gr_tensor_dtype(t), lua_tonumber(L, 3), &value);
         if (s == GR_OK) m.all[m.n++] = value;
     }
     if (s == GR_OK)
@@ -265,10 +267,9 @@ int lgr_tensor_assign(lua_State *L, lgr_state *st) {
     if (lua_type(L, 2) != LUA_TNUMBER && !lua_istable(L, 2))
         return luaL_error(L, "a tensor cannot be indexed with a %s", luaL_typename(L, 2));
     int n = index_read(L, 2, e);
-    double number = value ? 0 : lua_tonumber(L, 3);
     gr_status s = index_take(st, t, n, e, &view);
     if (s != GR_OK) return lgr_raise(L, st);
-    s = value ? gr_tensor_copy(view, value) : gr_tensor_fill(view, number);
+    s = value ? gr_tensor_copy(view, value) : lgr_fill_tensor(L, st, view, 3);
     gr_release(view);
     return s == GR_OK ? 0 : lgr_raise(L, st);
 }

@@ -19,6 +19,7 @@ static inline const lgr_opcall *op_called(lua_State *L) { /* as lgr_upstate */
 typedef struct op_inputs {
     gr_tensor *in[LGR_INPUTS];
     double number[LGR_INPUTS];
+    lua_Integer integer[LGR_INPUTS]; /* the same, if it is whole */
     uint8_t is_number; /* bits */
     bool whole[LGR_INPUTS];
     bool anchored;
@@ -46,6 +47,7 @@ static void op_read_inputs(lua_State *L, lgr_state *st, const lgr_opcall *o, int
             x->is_number |= (uint8_t)(1u << x->n);
             x->whole[x->n] = lua_isinteger(L, i);
             x->number[x->n] = lua_tonumber(L, i);
+            x->integer[x->n] = lua_tointeger(L, i);
         } else if (!optional) {
             luaL_error(L, "%s: argument %d is %s, expected a tensor", o->info->name, i,
                        lua_isnone(L, i) ? "missing" : luaL_typename(L, i));
@@ -77,7 +79,9 @@ static gr_dtype op_number_dtype(lgr_state *st, const lgr_opcall *o, const op_inp
 static gr_status op_numbers(lgr_state *st, const lgr_opcall *o, op_inputs *x) {
     for (int k = 0; k < x->n; k++) {
         if (!(x->is_number >> k & 1)) continue;
-        gr_status s = gr_tensor_scalar(st->ctx, op_number_dtype(st, o, x, k), x->number[k], &x->in[k]);
+        gr_dtype t = op_number_dtype(st, o, x, k);
+        gr_status s = t == GR_I64 && x->whole[k] ? lgr_new_integer(st->ctx, x->integer[k], &x->in[k])
+                                                 : gr_tensor_scalar(st->ctx, t, x->number[k], &x->in[k]);
         if (s != GR_OK) return s;
     }
     return GR_OK;

@@ -314,9 +314,28 @@ static int tensor_zero_(lua_State *L) {
     return 1;
 }
 
+gr_status lgr_new_integer(gr_ctx *ctx, lua_Integer value, gr_tensor **out) {
+    gr_status s = gr_tensor_empty(ctx, GR_I64, 0, NULL, out);
+    if (s == GR_OK) *(int64_t *)gr_tensor_data_peek(*out) = value;
+    return s;
+}
+
+gr_status lgr_fill_tensor(lua_State *L, lgr_state *st, gr_tensor *t, int i) {
+    gr_tensor *value;
+    lua_Integer v = lua_tointeger(L, i), most = (lua_Integer)1 << 53; /* up to which a double holds every one */
+    bool held = v >= -most && v <= most;
+    if (held || gr_tensor_dtype(t) != GR_I64 || !lua_isinteger(L, i)) return gr_tensor_fill(t, lua_tonumber(L, i));
+    gr_status s = lgr_new_integer(st->ctx, v, &value);
+    if (s != GR_OK) return s;
+    s = gr_tensor_copy(t, value);
+    gr_release(value);
+    return s;
+}
+
 static int tensor_fill_(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
-    if (gr_tensor_fill(lgr_check_tensor(L, st, 1), luaL_checknumber(L, 2)) != GR_OK) return lgr_raise(L, st);
+    luaL_checknumber(L, 2);
+    if (lgr_fill_tensor(L, st, lgr_check_tensor(L, st, 1), 2) != GR_OK) return lgr_raise(L, st);
     lua_settop(L, 1);
     return 1;
 }

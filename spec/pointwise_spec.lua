@@ -90,6 +90,13 @@ describe("arithmetic of whole numbers", function()
       for i = 1, #want do assert.equal(want[i], got[i][k], ("result %d of %d and %d"):format(i, x, y)) end
     end
     assert.same({ odd + 2, most }, (whole { odd, most - 2 } + 2):totable())
+    assert.same({ odd + 1, odd }, (whole { 1, 0 } + odd):totable())
+    assert.same({ 1, 0 }, whole({ odd, odd - 1 }):eq(odd):totable())
+    local t = whole { 1, 2, 3 }
+    t[1], t[{ { 2, 2 } }] = odd, most
+    t[whole { 3 }] = least
+    assert.same({ odd, most, least }, t:totable())
+    assert.same({ -odd, -odd, -odd }, t:fill_(-odd):totable())
     assert.same({ odd }, whole({ odd - 4 }):add_(4):totable())
   end)
 
