@@ -16,20 +16,26 @@ end
 -- quiet: notes only.
 function progress.new(options)
   return setmetatable({
-    epochs = options.epochs, quiet = options.quiet, steps = options.steps, before = options.done or 0, out = options.out or io.stderr,
-    columns = gr.terminal(), start = gr.clock(), drawn = -1, samples = 0,
+    epochs = options.epochs, steps = options.steps, before = options.done or 0, quiet = options.quiet,
+    out = options.out or io.stderr, columns = gr.terminal(), start = gr.clock(), drawn = -1, samples = 0,
   }, progress)
 end
 
+local function measured(s)
+  local words = ("loss %.4f"):format(s.loss)
+  if s.accuracy then words = words .. ("  accuracy %.4f"):format(s.accuracy) end
+  if s.norm then words = words .. ("  gradient %.3g"):format(s.norm) end
+  if s.norm_after ~= s.norm then words = words .. (" → %.3g"):format(s.norm_after) end -- clipped
+  return words
+end
+
+-- What matters most comes first: a terminal of 80 columns has room as far as the time that is left.
 local function text(self, s)
   local now = gr.clock() - self.start
   local done = (s.epoch - 1) * self.steps + s.step
   local left = now / math.max(done - self.before, 1) * (self.epochs * self.steps - done)
-  local words = ("epoch %d/%d  step %d/%d  %.0f samples/s  %s left  loss %.4f"):format(s.epoch, self.epochs, s.step,
-    self.steps, self.samples / math.max(now, 1e-9), duration(left), s.loss)
-  if s.accuracy then words = words .. ("  accuracy %.4f"):format(s.accuracy) end
-  if s.norm then words = words .. ("  gradient %.3g → %.3g"):format(s.norm, s.norm_after) end
-  return words
+  return ("epoch %d/%d  %d/%d  %s  %s left  %.0f samples/s"):format(s.epoch, self.epochs, s.step, self.steps,
+    measured(s), duration(left), self.samples / math.max(now, 1e-9))
 end
 
 --- Counts a step; draws at most ten times a second. s: {epoch, step, loss}, also {accuracy, norm, norm_after} if known.
@@ -52,18 +58,14 @@ function progress:note(words)
   self.out:flush()
 end
 
---- Ends an epoch: the line stays, with a remark behind it.
+--- Ends an epoch: a line that stays, with a remark behind it.
 function progress:epoch(s, remark)
   if self.quiet then return end
   local now = gr.clock()
-  if self.columns then
-    self.out:write("\r\27[K")
-  elseif now - self.drawn < 1 and s.epoch < self.epochs then
-    return
-  end
+  if not self.columns and now - self.drawn < 1 and s.epoch < self.epochs then return end
   self.drawn = now
-  self.out:write(text(self, s), remark and ("  " .. remark) or "", "\n")
-  self.out:flush()
+  self:note(("epoch %d/%d  %s%s  %s"):format(s.epoch, self.epochs, measured(s), remark and "  " .. remark or "",
+    duration(now - self.start)))
 end
 
 return progress
