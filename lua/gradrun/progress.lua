@@ -25,7 +25,7 @@ local function measured(s)
   local words = ("loss %.4f"):format(s.loss)
   if s.accuracy then words = words .. ("  accuracy %.4f"):format(s.accuracy) end
   if s.norm then words = words .. ("  gradient %.3g"):format(s.norm) end
-  if s.norm_after ~= s.norm then words = words .. (" → %.3g"):format(s.norm_after) end -- clipped
+  if s.norm_after and s.norm_after ~= s.norm then words = words .. (" → %.3g"):format(s.norm_after) end -- clipped
   return words
 end
 
