@@ -482,7 +482,9 @@ GR_API gr_status gr_state_check(gr_ctx *ctx, int n, const gr_state_part *parts);
 /* Reads an IDX file, gzipped or not, into a new tensor: u8 stays u8; other element types become i64, f32 or
  * f64. GR_ERR_IO if it cannot be read, GR_ERR_FORMAT (path, what was found, what was expected) otherwise. */
 GR_API gr_status gr_idx_read(gr_ctx *ctx, const char *path, gr_tensor **out);
-/* Reads numbers separated by commas, semicolons or blanks, gzipped or not, as an f32 matrix. */
+/* Reads numbers separated by commas, semicolons or blanks, in double quotes or bare, gzipped or not, as a matrix of
+ * the default dtype (f64 keeps whole numbers beyond 2^24). A first line of names is passed over; an empty field is
+ * an error. */
 GR_API gr_status gr_csv_read(gr_ctx *ctx, const char *path, gr_tensor **out);
 /* Writes rows [n] or [n,m] as lines of numbers with commas between, each short and reading back the same. As all
  * writers, it leaves an earlier file as it was until the new one is whole: see gr_safetensors_write. */

@@ -226,6 +226,12 @@ describe("what is written as", function()
     assert.equal("1,4\n2,5\n3,6\n", text(tensors.turned))
     text(tensors.long)
     same(tensors.long, assert(gr.data.csv(path)))
+    gr.default_dtype "f64"
+    finally(function() gr.default_dtype "f32" end)
+    for _, t in ipairs { tensors.f64, gr.tensor({ { (1 << 53) - 1, -(1 << 24) - 1 } }, "i64"), gr.rand(100, 7) } do
+      text(t)
+      same(t:to "f64", assert(gr.data.csv(path)))
+    end
     assert.error_matches(function() gr.data.write_csv(path, tensors.scalar) end, "expected rows %[n%] or %[n,m%]")
     os.remove(path)
   end)
