@@ -117,6 +117,11 @@ static inline real r_sigmoid(real x) {
     return (x < 0 ? z : 1) / (1 + z);
 }
 
+/* From a towards b by a share t of the way: exact at both ends, and where a is b. */
+static inline real r_lerp(real a, real b, real t) {
+    return t < (real)0.5 ? a + t * (b - a) : b - (1 - t) * (b - a);
+}
+
 /* Every run is a multiple of GRI_LANES (iter.h); saying so spares the compiler a scalar tail. */
 #define GRI_RUN(n) ((n) & ~(int64_t)15)
 

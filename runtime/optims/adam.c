@@ -55,7 +55,7 @@ static void adam_forward(int64_t n, void *param, const void *grad, void *const *
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
             real d = g[i] + decay * p[i];
-            m[i] += take * (d - m[i]);
+            m[i] = r_lerp(m[i], d, take);
             v[i] = beta2 * v[i] + gain * d * d;
             p[i] -= step * m[i] / (r_sqrt(v[i]) * correct + eps);
         }
@@ -64,7 +64,7 @@ static void adam_forward(int64_t n, void *param, const void *grad, void *const *
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
         real d = g[i] + decay * p[i];
-        m[i] += take * (d - m[i]);
+        m[i] = r_lerp(m[i], d, take);
         v[i] = beta2 * v[i] + gain * d * d;
         w[i] = w[i] > v[i] ? w[i] : v[i];
         p[i] -= step * m[i] / (r_sqrt(w[i]) * correct + eps);

@@ -54,7 +54,7 @@ static void adamw_forward(int64_t n, void *param, const void *grad, void *const 
     if (!w) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
-            m[i] += take * (g[i] - m[i]);
+            m[i] = r_lerp(m[i], g[i], take);
             v[i] = beta2 * v[i] + gain * g[i] * g[i];
             p[i] = keep * p[i] - step * m[i] / (r_sqrt(v[i]) * correct + eps);
         }
@@ -62,7 +62,7 @@ static void adamw_forward(int64_t n, void *param, const void *grad, void *const 
     }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        m[i] += take * (g[i] - m[i]);
+        m[i] = r_lerp(m[i], g[i], take);
         v[i] = beta2 * v[i] + gain * g[i] * g[i];
         w[i] = w[i] > v[i] ? w[i] : v[i];
         p[i] = keep * p[i] - step * m[i] / (r_sqrt(w[i]) * correct + eps);

@@ -60,7 +60,7 @@ static gr_status rmsprop_prepare(gr_ctx *ctx, const void *attrs, int64_t t, doub
 
 /* v - m² of the element, with m brought up to date. */
 static inline real rmsprop_variance(real *m, real d, real v, real gain) {
-    *m += gain * (d - *m);
+    *m = r_lerp(*m, d, gain);
     real square = v - *m * *m;
     return square > 0 || square != square ? square : 0;
 }

@@ -172,6 +172,32 @@ static void momentum_may_begin_late(void **state) {
     close_ctx(ctx);
 }
 
+/* With beta1 = 0, as adversarial networks are trained, m is the gradient itself, however large the last one was. */
+static void without_momentum_the_last_gradient_is_forgotten(void **state) {
+    (void)state;
+    static const char *const kinds[] = {"Adam", "AdamW", "NAdam", "RAdam"};
+    gr_ctx *ctx = open_ctx(1, NULL);
+    for (int k = 0; k < COUNT(kinds); k++) {
+        const gr_optim_kind *kind = gr_optim_kind_find(kinds[k]);
+        uint64_t attrs[32];
+        const char *name;
+        gr_tensor *p = leaf(ctx, GR_F32, 1, (double[]){1});
+        gr_optim *o = optim(ctx, kinds[k]);
+        gr_attrs_default(gr_optim_kind_info(kind), attrs);
+        set_attr(kind, attrs, "beta1", 0);
+        OK(ctx, gr_optim_add_group(o, 1, &p, attrs));
+        set_grad(p, (double[]){1});
+        OK(ctx, gr_optim_step(o));
+        set_grad(p, (double[]){3e-6});
+        OK(ctx, gr_optim_step(o));
+        assert_true(at(gr_optim_state_peek(o, p, 0, &name), 0) == (double)3e-6f);
+        assert_string_equal(name, "exp_avg");
+        gr_release(p);
+        gr_release(o);
+    }
+    close_ctx(ctx);
+}
+
 /* ---- threads and strides ------------------------------------------------------------------------------------ */
 
 enum { SIZES = 4 };
@@ -538,6 +564,7 @@ static void each_allocation_may_fail(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(steps_are_those_of_pytorch),    cmocka_unit_test(momentum_may_begin_late),
+        cmocka_unit_test(without_momentum_the_last_gradient_is_forgotten),
         cmocka_unit_test(threads_do_not_change_a_bit),   cmocka_unit_test(strides_do_not_matter),
         cmocka_unit_test(bad_groups_are_refused),        cmocka_unit_test(bad_hyperparameters_move_nothing),
         cmocka_unit_test(an_interrupt_moves_nothing),    cmocka_unit_test(hooks_run_around_a_step),
