@@ -114,6 +114,37 @@ static void optim_run_schedules(lua_State *L, lgr_state *st, gr_optim *o) {
     lua_pop(L, 2);
 }
 
+/* opt:schedules() -> {{group =, name =, schedule =}, …}, in the order they are asked in */
+static int optim_schedules(lua_State *L) {
+    gr_optim *o = lgr_check(L, lgr_upstate(L), 1, LGR_OPTIM);
+    const gr_info *info = optim_schema(L, 1);
+    lua_newtable(L); /* at 2, if nothing was given */
+    int list = lua_gettop(L);
+    lgr_push_keep(L, 1);
+    if (lua_getfield(L, -1, "schedules") != LUA_TTABLE) return lua_pushvalue(L, list), 1;
+    for (int g = 0; g < gr_optim_groups(o); g++) {
+        bool any = lua_rawgeti(L, list + 2, g + 1) == LUA_TTABLE;
+        for (const gr_attr *a = info->attrs; any && a->name; a++) {
+            lua_createtable(L, 0, 3);
+            if (lua_getfield(L, -2, a->name) != LUA_TNIL) {
+                lua_setfield(L, -2, "schedule");
+                lua_pushinteger(L, g + 1);
+                lua_setfield(L, -2, "group");
+                lua_pushstring(L, a->name);
+                lua_setfield(L, -2, "name");
+                lua_pushvalue(L, -1);
+                lua_rawseti(L, list, (lua_Integer)lua_rawlen(L, list) + 1);
+            } else {
+                lua_pop(L, 1);
+            }
+            lua_pop(L, 1);
+        }
+        lua_settop(L, list + 2);
+    }
+    lua_settop(L, list);
+    return 1;
+}
+
 /* ---- constructing --------------------------------------------------------------------------------------- */
 
 /* One group: the parameters at index params, hyper-parameters already read. */
@@ -365,6 +396,7 @@ static int optim_tostring(lua_State *L) {
 static const luaL_Reg optim_meta[] = {{"__index", optim_index}, {"__newindex", optim_newindex},
                                       {"__tostring", optim_tostring}, {0}};
 static const luaL_Reg optim_methods[] = {{"step", optim_step}, {"zero_grad", optim_zero_grad}, {"steps", optim_steps},
+                                         {"schedules", optim_schedules},
                                          {"state", optim_state}, {"add_group", optim_method_add_group},
                                          {"state_dict", lgr_state_dict}, {"load_state_dict", lgr_load_state_dict}, {0}};
 static const luaL_Reg optim_group_meta[] = {

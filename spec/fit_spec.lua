@@ -99,6 +99,21 @@ describe("gr.fit", function()
     shell.run("rm -r %s", dir)
   end)
 
+  it("has the optimizer's schedules back, asked or not", function()
+    local dir, set = folder(), { x = gr.rand(8, 4), y = gr.ones(8):to "i64" }
+    local function go(epochs)
+      local m, plateau = nn.Linear(4, 2), gr.schedule.plateau(0.5, { patience = 0, threshold = 10 })
+      local opt = gr.optim.SGD(m:parameters(), { lr = plateau })
+      gr.fit { model = m, optimizer = opt, train = set, save = dir, resume = true, quiet = true, epochs = epochs,
+               on_epoch = function(_, r) plateau:report(r.loss) end }
+      return plateau()
+    end
+    assert.near(0.05, go(2), 1e-15)
+    assert.near(0.05, go(2), 1e-15)
+    assert.near(0.005, go(3), 1e-15)
+    shell.run("rm -r %s", dir)
+  end)
+
   it("has the script's numbers and tensors back after resuming, in the tables it gave", function()
     local dir, set = folder(), { x = gr.rand(8, 4), y = gr.ones(8):to "i64" }
     local function go(state, epochs)

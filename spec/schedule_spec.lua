@@ -127,6 +127,26 @@ describe("schedules", function()
     assert.error_matches(function() b:load_state_dict {} end, "the state has no 'value'")
   end)
 
+  it("that remember are saved through a warm-up", function()
+    local function make()
+      local plateau = S.plateau(1, { patience = 0 })
+      return plateau, S.warmup(plateau, { steps = 2 })
+    end
+    local plateau, rate = make()
+    plateau:report(1)
+    plateau:report(1)
+    local _, again = make()
+    again:load_state_dict(rate:state_dict())
+    assert.same({ rate(1), rate(3) }, { again(1), again(3) })
+    assert.near(0.1, again(3), 1e-15)
+    local opt = gr.optim.SGD({ { params = { parameter() }, lr = 1 }, { params = { parameter() } } }, { lr = again })
+    opt.momentum = S.constant(0.5)
+    local held = {}
+    for i, s in ipairs(opt:schedules()) do held[i] = { s.group, s.name, s.schedule == again } end
+    assert.same({ { 1, "momentum", false }, { 2, "lr", true }, { 2, "momentum", false } }, held)
+    assert.same({}, gr.optim.SGD { parameter() }:schedules())
+  end)
+
   it("see no improvement in a loss that stays, above zero or below it", function()
     for _, loss in ipairs { 2, 0, -2 } do
       local p = S.plateau(1, { patience = 2 })

@@ -130,10 +130,15 @@ function schedule.warmup(after, options)
     error(("schedule.warmup: after is %s, expected a number or a schedule"):format(gr.shown(after)), 2)
   end
   local from = options.from or 1 / o.steps
-  return function(step, state)
+  local function rate(step, state)
     if step > o.steps then return after(step - o.steps, state) end
     return after(1, state) * between(from, 1, (step - 1) / o.steps)
   end
+  if not check.method(after, "state_dict") then return rate end
+  return setmetatable({ -- what `after` remembers is saved with this
+    state_dict = function() return after:state_dict() end,
+    load_state_dict = function(_, saved) after:load_state_dict(saved) end,
+  }, { __call = function(_, step, state) return rate(step, state) end })
 end
 
 --- schedule.one_cycle(max, { steps =, pct_start = 0.3, div_factor = 25, final_div_factor = 1e4,

@@ -138,9 +138,22 @@ end
 
 -- ---- checkpoints ----------------------------------------------------------------------------------------------
 
+-- The optimizer's schedules that remember something, as a table by "group.name"; nil if there are none.
+local function schedules_of(optimizer)
+  local held
+  for _, s in ipairs(check.method(optimizer, "schedules") and optimizer:schedules() or {}) do
+    if check.method(s.schedule, "load_state_dict") then
+      held = held or {}
+      held[s.group .. "." .. s.name] = s.schedule
+    end
+  end
+  return held
+end
+
 -- What a run is made of; `run` holds its numbers.
 local function parts_of(o, loader, run)
-  local parts = { model = o.model, optimizer = o.optimizer, data = loader, run = run }
+  local parts = { model = o.model, optimizer = o.optimizer, schedules = schedules_of(o.optimizer), data = loader,
+                  run = run }
   for k, v in pairs(o.state or {}) do
     if parts[k] then fail("state.%s: that name is fit's own", k) end
     parts[k] = v
@@ -198,7 +211,7 @@ local function resume(o, path, loader, run)
   if not exists(path) then return run end
   local ok, loaded, message = pcall(gr.load, path, objects_of(parts_of(o, loader)))
   if not ok or not loaded then fail("%s", message or loaded) end
-  run, loaded.run = loaded.run, nil
+  run, loaded.run, loaded.schedules = loaded.run, nil, nil
   if type(run) ~= "table" then fail("%s: it holds no run", path) end
   if o.state then put_back(o.state, loaded) end
   return run
@@ -275,8 +288,9 @@ end
 -- o.batch_size (64).
 -- o.clip: a number, or a function(parameters) → norm before, norm after; o.on_epoch(epoch, result); o.quiet.
 -- o.save: a folder, where checkpoint.safetensors is written after every epoch and every o.save_every (500) steps;
--- o.resume: goes on from there, to the same end bit for bit, or begins if there is none; o.state: more to save, by
--- name: a plateau schedule, the script's own numbers and tensors, which are back in that table after resuming.
+-- o.resume: goes on from there, to the same end bit for bit, or begins if there is none. Saved are model, optimizer,
+-- its schedules that have a state, the place in the data, and o.state: more, by name, such as the script's own numbers
+-- and tensors, which are back in that table after resuming.
 function trainer.fit(options)
   local prepared = table.pack(pcall(prepare, options))
   if not prepared[1] then error(prepared[2], 2) end
