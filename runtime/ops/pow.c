@@ -8,7 +8,8 @@
  *
  * The exponents -2, -1, -1/2, 0, 1/2, 1, 2, 3 have formulas that are faster and rounded better than the general
  * one. Each element is computed by its own exponent, whatever its neighbours have, so that a number, an expanded
- * number and a tensor give the same bits; a run of one exponent only skips the choice. (a^(1/2) is √a: -0 at -0.) */
+ * number and a tensor give the same bits; a run of one exponent only skips the choice. (a^(1/2) is √a, -0 at -0 and
+ * NaN at -inf, and a^(-1/2) its reciprocal: PyTorch's with a number, where C's pow has 0 and inf, inf and 0.) */
 #include "iter.h"
 #include "vmath.h"
 
