@@ -17,15 +17,36 @@ static gr_status replace_fail(const gri_replace *r, const char *what) {
     return gr_fail(r->ctx, GR_ERR_IO, "%s: %s: %s", r->path, what, strerror(errno));
 }
 
-/* Opens the folder and splits off the name, behind symbolic links. *mode: of the earlier file; 0 if there is none. */
+/* Where the path leads, behind symbolic links, also where there is nothing yet. */
+static gr_status replace_follow(const gri_replace *r, char target[PATH_MAX]) {
+    char at[PATH_MAX], link[PATH_MAX];
+    size_t folder = 0;
+    ssize_t n = (ssize_t)strlen(r->path);
+    if (n >= PATH_MAX) return gr_fail(r->ctx, GR_ERR_IO, "a path of %zd bytes, expected less than %d", n, PATH_MAX);
+    memcpy(link, r->path, (size_t)n);
+    do { /* link[n] leads on from folder */
+        if (link[0] == '/') folder = 0;
+        if (folder + (size_t)n >= sizeof at) {
+            errno = ENAMETOOLONG;
+            return replace_fail(r, "cannot be written");
+        }
+        memcpy(at + folder, link, (size_t)n);
+        at[folder + (size_t)n] = 0;
+        if (realpath(at, target)) return GR_OK;
+        if (errno != ENOENT) return replace_fail(r, "cannot be written"); /* ELOOP among them */
+        const char *slash = strrchr(at, '/');
+        folder = slash ? (size_t)(slash + 1 - at) : 0;
+        n = readlink(at, link, sizeof link);
+    } while (n > 0);
+    strcpy(target, at);
+    return GR_OK;
+}
+
+/* Opens the folder and splits off the name. *mode: of the earlier file; 0 if there is none. */
 static gr_status replace_find(gri_replace *r, mode_t *mode) {
     char target[PATH_MAX];
     struct stat info;
-    if (!realpath(r->path, target)) {
-        if (errno != ENOENT) return replace_fail(r, "cannot be written");
-        if (strlen(r->path) >= sizeof target) return gr_fail(r->ctx, GR_ERR_IO, "the path is too long");
-        strcpy(target, r->path);
-    }
+    GR_TRY(replace_follow(r, target));
     char *slash = strrchr(target, '/'), *name = slash ? slash + 1 : target;
     size_t length = strlen(name);
     if (length == 0 || length + sizeof REPLACE_SUFFIX > sizeof r->temporary)
@@ -53,7 +74,9 @@ static gr_status replace_lock(gri_replace *r) {
     struct stat ours, named;
     for (;;) {
         r->fd = openat(r->folder, r->temporary, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
-        if (r->fd < 0) return replace_fail(r, "cannot be written");
+        if (r->fd < 0)
+            return gr_fail(r->ctx, GR_ERR_IO, "%s: %s beside it cannot be written: %s", r->path, r->temporary,
+                           strerror(errno));
         if (flock(r->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
             close(r->fd);
             r->fd = -1;

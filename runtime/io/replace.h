@@ -3,7 +3,7 @@
  * The bytes go to PATH.saving in the same folder; then the file is synced, renamed to PATH, and the folder synced.
  * Until the rename the earlier file is as it was, whatever happens: no space, an interrupt, kill -9, a power cut.
  * What a killed process left under that name is written over by the next. A lock on it keeps two writers apart.
- * A symbolic link at PATH is followed; the earlier file's permissions are kept. */
+ * A symbolic link at PATH is followed, also to where nothing is yet; the earlier file's permissions are kept. */
 #ifndef GRI_REPLACE_H
 #define GRI_REPLACE_H
 

@@ -566,7 +566,7 @@ static void two_savers_do_not_mix(void **state) {
     close(fd);
     assert_int_equal(gr_safetensors_write(d, path_of("two")), GR_OK);
     assert_int_equal(symlink("/etc/hostname", path_of("three.saving")), 0);
-    cannot_write(d, path_of("three"), GR_ERR_IO, "symbolic links");
+    cannot_write(d, path_of("three"), GR_ERR_IO, "three.saving beside it cannot be written: Too many levels of symbolic");
     gr_release(d);
 }
 
@@ -582,6 +582,29 @@ static void links_are_followed_and_permissions_kept(void **state) {
     assert_true(S_ISLNK(info.st_mode));
     assert_int_equal(lstat(path_of("real"), &info), 0);
     assert_true(S_ISREG(info.st_mode) && (info.st_mode & 0777) == 0640 && info.st_size > 4 << 20);
+    gr_release(d);
+}
+
+static void links_are_followed_to_where_nothing_is_yet(void **state) {
+    (void)state;
+    struct stat info;
+    gr_dict *d = large_dict();
+    assert_int_equal(mkdir(path_of("runs"), 0777), 0);
+    assert_int_equal(symlink("runs/latest", path_of("first")), 0);
+    assert_int_equal(symlink("../fourth", path_of("runs/latest")), 0);
+    assert_int_equal(gr_safetensors_write(d, path_of("first")), GR_OK);
+    assert_int_equal(lstat(path_of("first"), &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(lstat(path_of("runs/latest"), &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
+    assert_int_equal(lstat(path_of("fourth"), &info), 0);
+    assert_true(S_ISREG(info.st_mode));
+    assert_int_equal(symlink("circle", path_of("circle")), 0);
+    cannot_write(d, path_of("circle"), GR_ERR_IO, "Too many levels of symbolic links");
+    assert_int_equal(symlink("nowhere/file", path_of("lost")), 0);
+    cannot_write(d, path_of("lost"), GR_ERR_IO, "its folder cannot be opened");
+    assert_int_equal(unlink(path_of("runs/latest")), 0);
+    assert_int_equal(rmdir(path_of("runs")), 0);
     gr_release(d);
 }
 
@@ -687,6 +710,7 @@ int main(void) {
         cmocka_unit_test(a_killed_save_is_written_over),
         cmocka_unit_test(two_savers_do_not_mix),
         cmocka_unit_test(links_are_followed_and_permissions_kept),
+        cmocka_unit_test(links_are_followed_to_where_nothing_is_yet),
         cmocka_unit_test(every_allocation_may_fail),
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
         cmocka_unit_test(every_malloc_of_jansson_may_fail),
