@@ -119,10 +119,11 @@ void lgr_push_same(lua_State *L, lgr_state *st, lgr_type type, void *object) {
     lua_remove(L, -2);
 }
 
-/* Upvalues: the state, the type. */
+/* Upvalues: the address of the type's metatable, its name. */
 static int lgr_box_gc(lua_State *L) {
-    lgr_type type = (lgr_type)lua_tointeger(L, lua_upvalueindex(2));
-    lgr_box *b = lgr_check_box(L, lua_touserdata(L, lua_upvalueindex(1)), 1, type);
+    lgr_box *b = lua_touserdata(L, 1);
+    if (!b || !lua_getmetatable(L, 1) || lua_topointer(L, -1) != lua_touserdata(L, lua_upvalueindex(1)))
+        return luaL_typeerror(L, 1, lua_tostring(L, lua_upvalueindex(2)));
     void *object = b->object;
     b->object = NULL;
     lgr_leave_scope(b);
@@ -140,8 +141,8 @@ void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list) {
 }
 
 static void lgr_push_closer(lua_State *L, lgr_state *st, lgr_type type, lua_CFunction f) {
-    lua_pushlightuserdata(L, st);
-    lua_pushinteger(L, type);
+    lua_pushlightuserdata(L, (void *)st->metatable[type]);
+    lua_pushstring(L, lgr_type_names[type] + 8);
     lua_pushcclosure(L, f, 2);
 }
 
