@@ -73,7 +73,6 @@ lgr_state *lgr_state_of(lua_State *L); /* NULL before opening */
 void lgr_close(lua_State *L);          /* lua_close, in which finalizers can make no objects */
 
 /* ---- userdata ---- */
-extern const char *const lgr_type_names[LGR_TYPES];
 /* Pushes an empty userdata of the type, or with the metatable at an index (an upvalue: 7 ns less). */
 lgr_box *lgr_new_box(lua_State *L, lgr_state *st, lgr_type type);
 static inline lgr_box *lgr_new_box_with(lua_State *L, lgr_state *st, int metatable) {
@@ -113,6 +112,9 @@ void lgr_keep_anchors(lua_State *L, int source);
 
 /* ---- errors and memory ---- */
 int lgr_raise(lua_State *L, lgr_state *st); /* the context's error as a Lua error; clears it */
+/* What a function that reads or writes a file returns when it failed: nil and the message, as io.open does, where the
+ * file is to blame; else it raises. */
+int lgr_failed(lua_State *L, lgr_state *st, gr_status s);
 /* How the core's callbacks enter Lua: body(job) protected, on the thread that called the core. An error
  * becomes GR_ERR_SCRIPT, with a traceback if it is a string and as the same value otherwise. */
 gr_status lgr_protected(lgr_state *st, lua_CFunction body, void *job);
@@ -133,8 +135,6 @@ static inline void lgr_pressure(lua_State *L, lgr_state *st) {
 }
 /* After a failed call: true if it was memory, something was collected, and the call is worth one more try. */
 bool lgr_retry(lua_State *L, lgr_state *st, gr_status s);
-/* A full collection that runs finalizers. */
-void lgr_collect(lua_State *L, lgr_state *st);
 
 /* ---- arguments ---- */
 /* Fills attrs (info->attr_size bytes, defaults first) from the arguments from `first` on: positional in the
@@ -192,8 +192,5 @@ int lgr_tensor_tostring(lua_State *L);
 int lgr_layer_tostring(lua_State *L);
 int lgr_tensor_index(lua_State *L, lgr_state *st);    /* t[i], t[{…}], t[mask], t[positions]: key at 2 */
 int lgr_tensor_assign(lua_State *L, lgr_state *st);   /* the same, with the value at 3 */
-int lgr_tensor_newindex(lua_State *L);
-/* Applies an op with inputs at given stack positions; pushes the result with its anchors. */
-int lgr_apply(lua_State *L, lgr_state *st, const char *name, int n, const int *at, const void *attrs);
 
 #endif

@@ -3,15 +3,6 @@
 
 #include "lgr.h"
 
-/* What a failed call returns: nil and the message where the file is to blame, else it raises. */
-static int data_failed(lua_State *L, lgr_state *st, gr_status s) {
-    if (s != GR_ERR_IO && s != GR_ERR_FORMAT) return lgr_raise(L, st);
-    lua_pushnil(L);
-    lua_pushstring(L, gr_errmsg(st->ctx));
-    gr_clear_error(st->ctx);
-    return 2;
-}
-
 /* ---- one tensor ----------------------------------------------------------------------------------------- */
 
 /* gr.data.NAME(path) -> tensor */
@@ -23,7 +14,7 @@ static int data_read(lua_State *L, gr_status (*read)(gr_ctx *, const char *, gr_
     lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
     gr_status s = read(st->ctx, path, &t);
     if (s != GR_OK && lgr_retry(L, st, s)) s = read(st->ctx, path, &t);
-    if (s != GR_OK) return data_failed(L, st, s);
+    if (s != GR_OK) return lgr_failed(L, st, s);
     b->object = t;
     return 1;
 }
@@ -33,7 +24,7 @@ static int data_write(lua_State *L, gr_status (*write)(const gr_tensor *, const 
     lgr_state *st = lgr_upstate(L);
     const char *path = lgr_check_path(L, 1);
     gr_status s = write(lgr_check_tensor(L, st, 2), path);
-    if (s != GR_OK) return data_failed(L, st, s);
+    if (s != GR_OK) return lgr_failed(L, st, s);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -46,34 +37,17 @@ static int data_write_npy(lua_State *L) { return data_write(L, gr_npy_write); }
 
 /* ---- several by name -------------------------------------------------------------------------------------- */
 
-static const char data_held[] = "gradrun.Held"; /* an object of the core that an error must not leave behind */
-
-static int data_held_gc(lua_State *L) {
-    void **held = luaL_checkudata(L, 1, data_held);
-    void *object = *held;
-    *held = NULL;
-    gr_release(object);
-    return 0;
-}
-
-static void **data_hold(lua_State *L) {
-    void **held = lua_newuserdatauv(L, sizeof *held, 0);
-    *held = NULL;
-    luaL_setmetatable(L, data_held);
-    return held;
-}
-
 /* gr.data.npz(path) -> {name = tensor, ...} */
 static int data_npz(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     const char *path = lgr_check_path(L, 1), *name;
     gr_dict *d;
     lgr_pressure(L, st);
-    void **held = data_hold(L);
+    lgr_box *held = lgr_new_box(L, st, LGR_DICT);
     gr_status s = gr_npz_read(st->ctx, path, &d);
     if (s != GR_OK && lgr_retry(L, st, s)) s = gr_npz_read(st->ctx, path, &d);
-    if (s != GR_OK) return data_failed(L, st, s);
-    *held = d;
+    if (s != GR_OK) return lgr_failed(L, st, s);
+    held->object = d;
     lua_newtable(L);
     for (int i = 0; i < gr_dict_count(d); i++) {
         gr_tensor *t = gr_dict_at_peek(d, i, &name);
@@ -90,9 +64,9 @@ static int data_write_npz(lua_State *L) {
     gr_dict *d;
     luaL_checktype(L, 2, LUA_TTABLE);
     lua_settop(L, 2);
-    void **held = data_hold(L);
+    lgr_box *held = lgr_new_box(L, st, LGR_DICT);
     if (gr_dict_new(st->ctx, &d) != GR_OK) return lgr_raise(L, st);
-    *held = d;
+    held->object = d;
     for (lua_pushnil(L); lua_next(L, 2); lua_pop(L, 1)) {
         if (lua_type(L, -2) != LUA_TSTRING)
             return luaL_error(L, "write_npz: a name is %s, expected a string", lgr_push_shown(L, -2));
@@ -104,7 +78,7 @@ static int data_write_npz(lua_State *L) {
         if (gr_dict_set(d, lua_tostring(L, -2), t) != GR_OK) return lgr_raise(L, st);
     }
     gr_status s = gr_npz_write(d, path);
-    if (s != GR_OK) return data_failed(L, st, s);
+    if (s != GR_OK) return lgr_failed(L, st, s);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -114,10 +88,6 @@ static const luaL_Reg data_functions[] = {
     {"write_npy", data_write_npy}, {"write_npz", data_write_npz}, {0}};
 
 void lgr_open_data(lua_State *L, lgr_state *st) {
-    luaL_newmetatable(L, data_held);
-    lua_pushcfunction(L, data_held_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pop(L, 1);
     lua_newtable(L);
     lgr_set_functions(L, st, data_functions);
     lua_setfield(L, -2, "data");

@@ -300,15 +300,6 @@ static int dict_load_all(lua_State *L) {
 
 /* ---- files ------------------------------------------------------------------------------------------------ */
 
-/* Environment failures: nil and a message. */
-static int dict_failed(lua_State *L, lgr_state *st, gr_status s) {
-    if (s != GR_ERR_IO && s != GR_ERR_FORMAT) return lgr_raise(L, st);
-    lua_pushnil(L);
-    lua_pushstring(L, gr_errmsg(st->ctx));
-    gr_clear_error(st->ctx);
-    return 2;
-}
-
 /* The texts of the dict become those of the table at i. */
 static void dict_set_texts(lua_State *L, lgr_state *st, gr_dict *d, int i) {
     const char *key;
@@ -340,7 +331,7 @@ static int dict_write(lua_State *L) {
     dict_set_texts(L, st, d, 3);
     gr_status s = gr_safetensors_write(d, path);
     if (s != GR_OK && lgr_retry(L, st, s)) s = gr_safetensors_write(d, path);
-    if (s != GR_OK) return dict_failed(L, st, s);
+    if (s != GR_OK) return lgr_failed(L, st, s);
     lua_pushboolean(L, 1);
     return 1;
 }
@@ -354,7 +345,7 @@ static int dict_read(lua_State *L) {
     lgr_box *b = lgr_new_box(L, st, LGR_DICT);
     gr_status s = gr_safetensors_read(st->ctx, path, &d);
     if (s != GR_OK && lgr_retry(L, st, s)) s = gr_safetensors_read(st->ctx, path, &d);
-    if (s != GR_OK) return dict_failed(L, st, s);
+    if (s != GR_OK) return lgr_failed(L, st, s);
     b->object = d;
     lua_createtable(L, 0, gr_dict_texts(d));
     for (int i = 0; (text = gr_dict_text_peek(d, i, &key)); i++) {

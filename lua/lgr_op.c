@@ -240,19 +240,6 @@ static int op_fill(lua_State *L) {
     return 1;
 }
 
-int lgr_apply(lua_State *L, lgr_state *st, const char *name, int n, const int *at, const void *attrs) {
-    gr_tensor *in[LGR_INPUTS], *out[4];
-    const gr_op *op = gr_op_find(name);
-    for (int k = 0; k < n; k++) in[k] = lgr_check_tensor(L, st, at[k]);
-    lgr_box *b = lgr_new_box(L, st, LGR_TENSOR);
-    gr_status s = gr_apply(st->ctx, op, n, in, attrs, out);
-    if (s != GR_OK && lgr_retry(L, st, s)) s = gr_apply(st->ctx, op, n, in, attrs, out);
-    if (s != GR_OK) return lgr_raise(L, st);
-    b->object = out[0];
-    for (int k = 0; k < n; k++) lgr_anchor_like(L, -1, at[k]);
-    return 1;
-}
-
 /* ---- installing ----------------------------------------------------------------------------------------- */
 
 static void op_describe(lgr_opcall *o, const gr_op *op) {

@@ -4,7 +4,7 @@
 
 #include "lgr.h"
 
-const char *const lgr_type_names[LGR_TYPES] = {
+static const char *const lgr_type_names[LGR_TYPES] = {
     "gradrun.Tensor", "gradrun.Layer", "gradrun.Optim", "gradrun.Hook", "gradrun.Dict"};
 
 static const char lgr_key_state, lgr_key_same, lgr_key_error; /* addresses are registry keys */
@@ -232,7 +232,15 @@ int lgr_raise(lua_State *L, lgr_state *st) {
     return lua_error(L);
 }
 
-static int lgr_traceback(lua_State *L) {
+int lgr_failed(lua_State *L, lgr_state *st, gr_status s) {
+    if (s != GR_ERR_IO && s != GR_ERR_FORMAT) return lgr_raise(L, st);
+    lua_pushnil(L);
+    lua_pushstring(L, gr_errmsg(st->ctx));
+    gr_clear_error(st->ctx);
+    return 2;
+}
+
+static int lgr_callback_traceback(lua_State *L) {
     const char *msg = lua_tostring(L, 1);
     if (msg) luaL_traceback(L, L, msg, 1);
     return 1;
@@ -242,7 +250,7 @@ gr_status lgr_protected(lgr_state *st, lua_CFunction body, void *job) {
     lua_State *L = st->L;
     if (!lua_checkstack(L, 24)) return gr_fail(st->ctx, GR_ERR_SCRIPT, "the Lua stack is full");
     bool recording = gr_grad_enabled(st->ctx);
-    lua_pushcfunction(L, lgr_traceback);
+    lua_pushcfunction(L, lgr_callback_traceback);
     lua_pushcfunction(L, body);
     lua_pushlightuserdata(L, job);
     int s = lua_pcall(L, 1, 0, -3);
@@ -276,7 +284,7 @@ lgr_state *lgr_link_state(const lgr_link *link, gr_ctx *ctx) {
 
 /* ---- memory --------------------------------------------------------------------------------------------- */
 
-void lgr_collect(lua_State *L, lgr_state *st) {
+static void lgr_collect(lua_State *L, lgr_state *st) {
     if (lua_gc(L, LUA_GCCOLLECT) < 0) return; /* in a finalizer */
     st->collections++;
     gr_memory_collected(st->ctx, true);

@@ -395,7 +395,7 @@ static int tensor_index(lua_State *L) {
     return 1;
 }
 
-int lgr_tensor_newindex(lua_State *L) {
+static int tensor_newindex(lua_State *L) {
     lgr_state *st = lgr_upstate(L);
     if (lua_type(L, 2) != LUA_TSTRING) return lgr_tensor_assign(L, st);
     const char *key = lua_tostring(L, 2);
@@ -420,7 +420,7 @@ static int tensor_is_tensor(lua_State *L) {
 
 /* ---- opening -------------------------------------------------------------------------------------------- */
 
-static const luaL_Reg tensor_meta[] = {{"__index", tensor_index}, {"__newindex", lgr_tensor_newindex},
+static const luaL_Reg tensor_meta[] = {{"__index", tensor_index}, {"__newindex", tensor_newindex},
                                        {"__len", tensor_len}, {"__tostring", lgr_tensor_tostring}, {0}};
 static const luaL_Reg tensor_methods[] = {
     {"item", tensor_item}, {"totable", tensor_totable}, {"size", tensor_size}, {"numel", tensor_numel},
