@@ -95,13 +95,7 @@ gr_status gri_class_target(const gri_call *c, int x_at, gr_tensor **out, int64_t
 void gri_class_deliver(gri_call *c, const double *loss, int64_t rows, double weights) {
     gr_tensor *y = c->out[0];
     int64_t reduction = ((const gri_class_attrs *)c->attrs)->reduction;
-    gri_strided out = {.data = y->data, .dtype = (gr_dtype)y->dtype, .rank = y->rank};
-    int64_t size = (int64_t)gr_dtype_size(out.dtype);
-    for (int d = 0; d < y->rank; d++) {
-        out.dims[d] = y->dims[d];
-        out.strides[d] = y->strides[d] * size;
-    }
-    if (y->rank == 0) out.dims[out.rank++] = 1;
+    gri_strided out = gri_strided_of(y);
     if (reduction == GRI_CLASS_NONE) {
         if (rows > 0) gri_scatter(&out, 0, rows, GR_F64, loss, c->mode);
         return;

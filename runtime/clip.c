@@ -42,11 +42,18 @@ typedef struct clip_region {
     const double *coeffs; /* NULL: it measures, by p and the item's unit */
 } clip_region;
 
-/* Elements the kernel runs over: all when it measures; when it transforms, those that are separate in memory,
- * since an expanded gradient (create_graph can leave one) must be transformed once, not wherever it shows. */
+/* What the kernel runs over: all when it measures; when it transforms, what is separate in memory, since an expanded
+ * gradient (create_graph can leave one) must be transformed once, not wherever it shows. */
+static gri_strided clip_view(const gr_tensor *g, bool measures) {
+    gri_strided s = gri_strided_of(g);
+    for (int d = 0; d < s.rank && !measures; d++)
+        if (s.strides[d] == 0) s.dims[d] = 1;
+    return s;
+}
+
 static int64_t clip_elements(const gr_tensor *g, bool measures) {
     if (measures || g->contiguous) return g->numel;
-    gri_strided s = gri_span_strided(g, true);
+    gri_strided s = clip_view(g, false);
     return gri_product(s.rank, s.dims);
 }
 
@@ -81,7 +88,7 @@ static void clip_piece(void *arg, int i, int64_t at, int64_t run) {
         kernel(n, g->data + at * (int64_t)gr_dtype_size((gr_dtype)g->dtype), c, sum);
         return;
     }
-    gri_strided s = gri_span_strided(g, !measures);
+    gri_strided s = clip_view(g, measures);
     if (measures) *sum = (gri_clip_sum){0, 0};
     clip_strided(kernel, &s, at, at + n, c, sum);
 }
@@ -186,7 +193,7 @@ typedef struct clip_bad {
 static clip_bad clip_scan(const gr_tensor *g) {
     _Alignas(64) char buffer[GRI_SPAN_BUFFER * sizeof(double)];
     clip_bad bad = {0};
-    gri_strided s = gri_span_strided(g, false);
+    gri_strided s = gri_strided_of(g);
     for (int64_t at = 0, n; at < g->numel; at += n) {
         const void *x = g->data + at * (int64_t)gr_dtype_size((gr_dtype)g->dtype);
         n = g->numel - at < GRI_SPAN_BUFFER ? g->numel - at : GRI_SPAN_BUFFER;

@@ -72,8 +72,9 @@ static gr_hook *hook_find(gri_hooks *o, gr_hook_kind kind, int slot, const char 
     return NULL;
 }
 
-gr_status gri_hooks_add(gr_ctx *ctx, gri_hooks **owner, gr_hook_kind kind, int slot, const char *name, gr_hook_fn fn,
-                        void (*drop)(void *ud), void *ud, gr_hook **out) {
+/* To *owner, made if it is NULL. drop is called if this fails. */
+static gr_status hook_add(gr_ctx *ctx, gri_hooks **owner, gr_hook_kind kind, int slot, const char *name, gr_hook_fn fn,
+                          void (*drop)(void *ud), void *ud, gr_hook **out) {
     gr_hook *h = NULL, *old;
     if (!*owner) {
         *owner = gri_new(ctx, sizeof **owner);
@@ -180,5 +181,5 @@ gr_status gr_hook_add(gr_ctx *ctx, void *owner, gr_hook_kind kind, const char *n
         if (drop) drop(ud);
         return gr_errcode(ctx);
     }
-    return gri_hooks_add(ctx, list, kind, slot, name, fn, drop, ud, out);
+    return hook_add(ctx, list, kind, slot, name, fn, drop, ud, out);
 }

@@ -26,9 +26,6 @@ typedef struct gri_hooks {
 
 static inline bool gri_hooks_any(const gri_hooks *h, gr_hook_kind kind) { return h && (h->kinds >> kind & 1); }
 
-/* Adds to *owner, making the list if it is NULL. drop is called if this fails. */
-gr_status gri_hooks_add(gr_ctx *ctx, gri_hooks **owner, gr_hook_kind kind, int slot, const char *name, gr_hook_fn fn,
-                        void (*drop)(void *ud), void *ud, gr_hook **out);
 /* Calls every active hook of e->kind (and slot) in order of registration. *value, if given, is an owned
  * reference that hooks may replace (same shape and dtype); e->out[0] or e->in[0] follows it. */
 gr_status gri_hooks_run(gri_hooks *h, int slot, gr_event *e, gr_tensor **value);

@@ -249,7 +249,7 @@ static gr_status optim_plan_group(gr_optim *o, const optim_group *g, gri_spans *
 /* The elements at .. end-1 where parameter or gradient is strided. State is always row-major. */
 static void optim_strided(const optim_job *j, int64_t at, int64_t end, void **state, int64_t size) {
     _Alignas(64) char param[GRI_SPAN_BUFFER * sizeof(double)], grad[GRI_SPAN_BUFFER * sizeof(double)];
-    gri_strided p = gri_span_strided(j->param->tensor, false), g = gri_span_strided(j->grad, false);
+    gri_strided p = gri_strided_of(j->param->tensor), g = gri_strided_of(j->grad);
     for (int64_t n; at < end; at += n) {
         n = end - at < GRI_SPAN_BUFFER ? end - at : GRI_SPAN_BUFFER;
         gri_gather(&p, at, n, p.dtype, param);

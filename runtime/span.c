@@ -36,14 +36,3 @@ void gri_spans_each(gr_ctx *ctx, const gri_spans *s, gri_span_fn fn, void *arg) 
     for (int i = 0; i < s->n; i++)
         for (int64_t run = s->first[i]; run < s->first[i + 1]; run++) fn(arg, i, (run - s->first[i]) * GRI_SPAN, run);
 }
-
-/* ---- strided tensors --------------------------------------------------------------------------------------- */
-
-gri_strided gri_span_strided(const gr_tensor *t, bool distinct) {
-    gri_strided s = {.data = t->data, .dtype = (gr_dtype)t->dtype, .rank = t->rank};
-    for (int d = 0; d < t->rank; d++) {
-        s.dims[d] = distinct && t->strides[d] == 0 ? 1 : t->dims[d];
-        s.strides[d] = t->strides[d] * (int64_t)gr_dtype_size(s.dtype);
-    }
-    return s;
-}

@@ -35,8 +35,4 @@ static inline int64_t gri_span_length(int64_t numel, int64_t at) {
     return numel - at < GRI_SPAN ? numel - at : GRI_SPAN;
 }
 
-/* A strided tensor for gri_gather and gri_scatter. distinct: each place in memory once, also where the tensor is
- * expanded. */
-gri_strided gri_span_strided(const gr_tensor *t, bool distinct);
-
 #endif

@@ -17,7 +17,7 @@
 
 /* ---- matching ------------------------------------------------------------------------------------------- */
 
-gr_status gri_match_open(gr_ctx *ctx, const gr_state_part *part, gri_match *m) {
+static gr_status state_match_open(gr_ctx *ctx, const gr_state_part *part, gri_match *m) {
     size_t n = (size_t)gr_dict_count(part->state) + 1;
     memset(m, 0, sizeof *m);
     m->ctx = ctx;
@@ -28,7 +28,7 @@ gr_status gri_match_open(gr_ctx *ctx, const gr_state_part *part, gri_match *m) {
     return GR_OK;
 }
 
-void gri_match_close(gri_match *m) {
+static void state_match_close(gri_match *m) {
     if (m->used) gri_delete(m->ctx, m->used, (size_t)gr_dict_count(m->part->state) + 1);
 }
 
@@ -41,8 +41,9 @@ static bool state_counts_from_0(const char *name) {
     return false;
 }
 
-gr_status gri_match_note(gri_match *m, gr_match what, const char *name, const gri_spec *spec, const gr_tensor *found,
-                         const gr_tensor *here) {
+/* spec: what a mismatched tensor should be. */
+static gr_status state_match_note(gri_match *m, gr_match what, const char *name, const gri_spec *spec,
+                                  const gr_tensor *found, const gr_tensor *here) {
     char *list = m->list[what];
     size_t at = strlen(list);
     m->count[what]++;
@@ -62,13 +63,13 @@ gr_status gri_match_take(gri_match *m, const char *name, const gri_spec *spec, c
     int at = gri_dict_position(m->part->state, name);
     gr_tensor *t = gr_dict_at_peek(m->part->state, at, NULL);
     *out = NULL;
-    if (!t) return required ? gri_match_note(m, GR_MATCH_MISSING, name, spec, NULL, here) : GR_OK;
+    if (!t) return required ? state_match_note(m, GR_MATCH_MISSING, name, spec, NULL, here) : GR_OK;
     m->used[at] = true;
     bool fits = t->dtype == spec->dtype || (gri_is_float(t) && spec->dtype <= GR_F64);
     if (!fits || !gri_same_dims(t->rank, t->dims, spec->rank, spec->dims))
-        return gri_match_note(m, GR_MATCH_MISMATCHED, name, spec, t, here);
+        return state_match_note(m, GR_MATCH_MISMATCHED, name, spec, t, here);
     *out = t;
-    return gri_match_note(m, GR_MATCH_LOADED, name, spec, t, here);
+    return state_match_note(m, GR_MATCH_LOADED, name, spec, t, here);
 }
 
 gr_status gri_match_end(gri_match *m) {
@@ -79,7 +80,7 @@ gr_status gri_match_end(gri_match *m) {
     const char *name;
     for (int i = 0; i < gr_dict_count(m->part->state); i++) {
         const gr_tensor *t = gr_dict_at_peek(m->part->state, i, &name);
-        if (!m->used[i]) GR_TRY(gri_match_note(m, GR_MATCH_UNEXPECTED, name, NULL, t, NULL));
+        if (!m->used[i]) GR_TRY(state_match_note(m, GR_MATCH_UNEXPECTED, name, NULL, t, NULL));
     }
     if (m->part->partial) return GR_OK;
     text[0] = 0;
@@ -224,7 +225,7 @@ static gr_status state_match_layer(state_slots *s, int from, gri_match *m) {
         for (int k = i; !found && k < s->n; k++) /* it may be there with another shape */
             found = s->list[k].owner == slot->owner && gr_dict_find_peek(m->part->state, s->list[k].name);
         if (slot->owner != i || found) continue;
-        GR_TRY(gri_match_note(m, GR_MATCH_MISSING, slot->name, NULL, NULL, slot->tensor));
+        GR_TRY(state_match_note(m, GR_MATCH_MISSING, slot->name, NULL, NULL, slot->tensor));
     }
     return gri_match_end(m);
 }
@@ -260,22 +261,13 @@ static gr_status state_part_sources(state_slots *s) {
 
 /* ---- commit ------------------------------------------------------------------------------------------------- */
 
-static gri_strided state_strided(const gr_tensor *t) {
-    gri_strided s = {.data = t->data, .dtype = (gr_dtype)t->dtype, .rank = t->rank ? t->rank : 1, .dims = {1}};
-    for (int i = 0; i < t->rank; i++) {
-        s.dims[i] = t->dims[i];
-        s.strides[i] = t->strides[i] * (int64_t)gri_size(s.dtype);
-    }
-    return s;
-}
-
 /* Of the same shape; cannot fail. */
 static void state_copy(gr_tensor *dst, const gr_tensor *src) {
     _Alignas(64) char block[STATE_BLOCK * sizeof(double)];
     if (dst->contiguous && src->contiguous && dst->dtype == src->dtype) {
         if (dst->numel) memcpy(dst->data, src->data, (size_t)dst->numel * gri_size((gr_dtype)dst->dtype));
     } else {
-        gri_strided to = state_strided(dst), from = state_strided(src);
+        gri_strided to = gri_strided_of(dst), from = gri_strided_of(src);
         for (int64_t at = 0, n; at < dst->numel; at += n) {
             n = dst->numel - at < STATE_BLOCK ? dst->numel - at : STATE_BLOCK;
             gri_gather(&from, at, n, to.dtype, block);
@@ -303,11 +295,11 @@ static gr_status state_plan_part(state_plan *p, int i, const gr_state_part *part
     if (object->ctx != ctx || part->state->head.ctx != ctx)
         return gr_fail(ctx, GR_ERR_ARG, "object and state belong to different contexts");
     if (!layer && part->partial) return gr_fail(ctx, GR_ERR_ARG, "an optimizer's state is loaded whole or not");
-    gr_status s = gri_match_open(ctx, part, &m);
+    gr_status s = state_match_open(ctx, part, &m);
     if (s == GR_OK && layer) s = state_slots_of(&p->slots, part->object);
     if (s == GR_OK && layer) s = state_match_layer(&p->slots, from, &m);
     if (s == GR_OK && !layer) s = gri_optim_load_plan(part->object, &m, &p->optims[i]);
-    gri_match_close(&m);
+    state_match_close(&m);
     return s;
 }
 

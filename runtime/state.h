@@ -16,16 +16,11 @@ typedef struct gri_match {
     bool from_zero;                  /* something unexpected counts from 0, as PyTorch does */
 } gri_match;
 
-gr_status gri_match_open(gr_ctx *ctx, const gr_state_part *part, gri_match *m);
-void gri_match_close(gri_match *m);
 /* *out: the dict's tensor called name, borrowed, if it has the shape and a dtype that converts to it without leaving
  * floating (or the same one); else NULL. here: what it is for, for the report; may be NULL. A tensor that is not
  * required may be missing. */
 gr_status gri_match_take(gri_match *m, const char *name, const gri_spec *spec, const gr_tensor *here, bool required,
                          gr_tensor **out);
-/* spec: what a mismatched tensor should be. */
-gr_status gri_match_note(gri_match *m, gr_match what, const char *name, const gri_spec *spec, const gr_tensor *found,
-                         const gr_tensor *here);
 /* Notes what nobody asked for. Fails, unless the part is partial, if anything was noted but what is loaded. */
 gr_status gri_match_end(gri_match *m);
 

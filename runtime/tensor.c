@@ -15,7 +15,7 @@ static gri_storage *tensor_storage_new(gr_ctx *ctx) {
     return s;
 }
 
-void gri_storage_release(gri_storage *s) {
+static void tensor_storage_release(gri_storage *s) {
     if (!s || --s->head.refs) return;
     gr_ctx *ctx = s->head.ctx;
     if (s->capacity) gri_block_delete(ctx, s->data, s->capacity);
@@ -30,7 +30,7 @@ void gri_storage_release(gri_storage *s) {
 static gr_tensor *tensor_new(gr_ctx *ctx, gr_dtype t, int rank, gri_storage *storage, char *data) {
     gr_tensor *x = gri_new(ctx, sizeof *x);
     if (!x) {
-        gri_storage_release(storage);
+        tensor_storage_release(storage);
         return NULL;
     }
     x->head = (gri_object){ctx, 1, GRI_TENSOR};
@@ -94,7 +94,7 @@ gr_status gri_tensor_like_spec(gr_ctx *ctx, const gri_spec *spec, gr_tensor **ou
     s->size = size;
     s->data = gri_block_new(ctx, size, &s->capacity);
     if (__builtin_expect(!s->data, 0)) {
-        gri_storage_release(s);
+        tensor_storage_release(s);
         return tensor_no_memory(ctx, spec, size);
     }
     return tensor_make_dense(ctx, spec->dtype, spec->rank, spec->dims, s, s->data, out);
@@ -186,7 +186,7 @@ gr_status gri_tensor_view(const gr_tensor *base, int rank, const int64_t *dims, 
 void gri_tensor_free(gr_tensor *t) {
     gr_ctx *ctx = t->head.ctx;
     gri_node_release(t->node);
-    gri_storage_release(t->storage);
+    tensor_storage_release(t->storage);
     ctx->objects[GRI_TENSOR]--;
     gri_delete(ctx, t, sizeof *t);
 }

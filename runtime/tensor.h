@@ -59,7 +59,6 @@ static inline gr_tensor *gri_tensor_retain(gr_tensor *t) {
     if (t) t->head.refs++;
     return t;
 }
-void gri_storage_release(gri_storage *s);
 /* "f32[64,784]", as gri_dims_text. NULL gives "nil". */
 const char *gri_tensor_text(const gr_tensor *t);
 

@@ -266,12 +266,8 @@ gr_status gri_npy_emit(const gri_npy_target *to, const gr_tensor *t) {
     GR_TRY(to->write(to->to, npy_magic, sizeof npy_magic));
     GR_TRY(to->write(to->to, (uint8_t[]){1, 0, (uint8_t)n, (uint8_t)(n >> 8)}, 4));
     GR_TRY(to->write(to->to, text, (size_t)n));
-    gri_strided view = {.data = t->data, .dtype = (gr_dtype)t->dtype, .rank = t->rank ? t->rank : 1, .dims = {1}};
+    gri_strided view = gri_strided_of(t);
     int64_t size = (int64_t)gri_size(view.dtype), most = NPY_CHUNK / size;
-    for (int i = 0; i < t->rank; i++) {
-        view.dims[i] = t->dims[i];
-        view.strides[i] = t->strides[i] * size;
-    }
     for (int64_t done = 0; done < t->numel; done += most) {
         int64_t count = t->numel - done < most ? t->numel - done : most;
         gri_gather(&view, done, count, view.dtype, chunk);

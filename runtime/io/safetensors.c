@@ -21,6 +21,7 @@
 
 #include "dict.h"
 #include "gather.h"
+#include "io/elements.h"
 #include "io/replace.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "elements are written as they lie in memory");
@@ -32,15 +33,13 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "elements are written 
 
 typedef struct safetensors_type {
     const char *name;
-    uint8_t size;   /* in the file */
-    gr_dtype dtype; /* in memory */
-    bool plain;     /* the same bytes there */
+    gri_element element;
 } safetensors_type;
 
 static const safetensors_type safetensors_types[] = {
-    {"F32", 4, GR_F32, true},  {"F64", 8, GR_F64, true},  {"I64", 8, GR_I64, true},  {"U8", 1, GR_U8, true},
-    {"BOOL", 1, GR_U8, true},  {"F16", 2, GR_F32, false}, {"BF16", 2, GR_F32, false}, {"I8", 1, GR_I64, false},
-    {"I16", 2, GR_I64, false}, {"U16", 2, GR_I64, false}, {"I32", 4, GR_I64, false}, {"U32", 4, GR_I64, false},
+    {"F32", {'f', 4, false}}, {"F64", {'f', 8, false}},  {"I64", {'i', 8, false}}, {"U8", {'u', 1, false}},
+    {"BOOL", {'u', 1, false}}, {"F16", {'f', 2, false}}, {"BF16", {'b', 2, false}}, {"I8", {'i', 1, false}},
+    {"I16", {'i', 2, false}}, {"U16", {'u', 2, false}},  {"I32", {'i', 4, false}}, {"U32", {'u', 4, false}},
 };
 enum { SAFETENSORS_TYPES = sizeof safetensors_types / sizeof *safetensors_types };
 
@@ -152,12 +151,12 @@ static gr_status safetensors_dtype(gr_ctx *ctx, safetensors_entry *e, const json
     if (!e->type)
         return gr_fail(ctx, GR_ERR_FORMAT, "dtype \"%.40s\", expected F64, F32, F16, BF16, I64, I32, I16, I8, U32, "
                        "U16, U8 or BOOL", name);
-    e->spec.dtype = e->type->dtype;
+    e->spec.dtype = gri_element_dtype(e->type->element);
     return GR_OK;
 }
 
 static gr_status safetensors_shape(gr_ctx *ctx, safetensors_entry *e, const json_t *shape) {
-    int64_t cells = (int64_t)gr_dtype_size(e->type->dtype);
+    int64_t cells = (int64_t)gri_size(e->spec.dtype);
     if (!json_is_array(shape)) return gr_fail(ctx, GR_ERR_FORMAT, "has no shape");
     if (json_array_size(shape) > GR_MAX_RANK)
         return gr_fail(ctx, GR_ERR_FORMAT, "%zu dimensions, expected at most %d", json_array_size(shape),
@@ -180,7 +179,7 @@ static gr_status safetensors_shape(gr_ctx *ctx, safetensors_entry *e, const json
 
 static gr_status safetensors_offsets(gr_ctx *ctx, safetensors_entry *e, const json_t *offsets, int64_t most) {
     const json_t *from = json_array_get(offsets, 0), *to = json_array_get(offsets, 1);
-    int64_t bytes = gri_product(e->spec.rank, e->spec.dims) * e->type->size;
+    int64_t bytes = gri_product(e->spec.rank, e->spec.dims) * e->type->element.size;
     if (json_array_size(offsets) != 2 || !json_is_integer(from) || !json_is_integer(to))
         return gr_fail(ctx, GR_ERR_FORMAT, "its data_offsets are not two whole numbers");
     e->begin = json_integer_value(from);
@@ -259,49 +258,16 @@ static gr_status safetensors_cover(safetensors_reader *r) {
 
 /* ---- reading: elements -------------------------------------------------------------------------------------- */
 
-/* Exact: every half is a float. */
-static float safetensors_half(uint16_t h) {
-    uint32_t sign = (uint32_t)(h >> 15) << 31, exponent = h >> 10 & 31, mantissa = h & 1023, bits;
-    float v;
-    if (exponent == 0) {
-        v = (float)mantissa * 0x1p-24f;
-        memcpy(&bits, &v, sizeof bits);
-    } else {
-        bits = (exponent == 31 ? 255 : exponent + 112) << 23 | mantissa << 13;
-    }
-    bits |= sign;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-static void safetensors_convert(const safetensors_type *type, const uint8_t *p, int64_t n, void *to) {
-    float *real = to;
-    int64_t *whole = to;
-    bool half = type->name[0] == 'F', sign = type->name[0] == 'I';
-    for (int64_t i = 0; i < n; i++, p += type->size) {
-        uint32_t v = 0;
-        memcpy(&v, p, type->size);
-        if (half) {
-            real[i] = safetensors_half((uint16_t)v);
-        } else if (type->dtype == GR_F32) { /* BF16: a float's upper half */
-            v <<= 16;
-            memcpy(&real[i], &v, sizeof v);
-        } else if (sign) {
-            whole[i] = type->size == 1 ? (int8_t)v : type->size == 2 ? (int16_t)v : (int32_t)v;
-        } else {
-            whole[i] = v;
-        }
-    }
-}
-
 static gr_status safetensors_elements(safetensors_reader *r, const safetensors_entry *e, char *to) {
     uint8_t chunk[SAFETENSORS_CHUNK];
-    if (e->type->plain) return safetensors_read_at(r, to, e->end - e->begin, r->data + e->begin);
+    gri_element type = e->type->element;
+    int64_t size = (int64_t)gri_size(e->spec.dtype);
+    if (type.size == size) return safetensors_read_at(r, to, e->end - e->begin, r->data + e->begin);
     for (int64_t at = e->begin, n; at < e->end; at += n) {
         n = e->end - at < SAFETENSORS_CHUNK ? e->end - at : SAFETENSORS_CHUNK;
         GR_TRY(safetensors_read_at(r, chunk, n, r->data + at));
-        safetensors_convert(e->type, chunk, n / e->type->size, to);
-        to += n / e->type->size * (int64_t)gr_dtype_size(e->type->dtype);
+        gri_elements_read(type, chunk, n / type.size, to);
+        to += n / type.size * size;
     }
     return GR_OK;
 }
@@ -425,11 +391,7 @@ static gr_status safetensors_put(gri_replace *file, const gr_tensor *t) {
     _Alignas(64) char chunk[SAFETENSORS_CHUNK];
     int64_t size = (int64_t)gri_size((gr_dtype)t->dtype), step = SAFETENSORS_CHUNK / size;
     if (t->contiguous) return gri_replace_write(file, t->data, (size_t)(t->numel * size));
-    gri_strided s = {.data = t->data, .dtype = (gr_dtype)t->dtype, .rank = t->rank};
-    for (int i = 0; i < t->rank; i++) {
-        s.dims[i] = t->dims[i];
-        s.strides[i] = t->strides[i] * size;
-    }
+    gri_strided s = gri_strided_of(t);
     for (int64_t at = 0, n; at < t->numel; at += n) {
         n = t->numel - at < step ? t->numel - at : step;
         gri_gather(&s, at, n, s.dtype, chunk);
