@@ -112,12 +112,13 @@ describe("gradrun", function()
   end)
 
   it("ends with the options there are where a script has no such option", function()
-    local script = file("local cli = require 'gradrun.cli'; cli.parse(arg, { epochs = 3, save = cli.TEXT })\n")
+    local script = file("local cli = require 'gradrun.cli'; cli.parse(arg, { epochs = 3, save = cli.TEXT, go = false })\n")
     for args, complaint in pairs { ["--epoch 4"] = "unknown option --epoch", ["--epochs x"] = "--epochs needs a number",
-      ["--save"] = "--save needs a value" } do
+      ["--save"] = "--save needs a value", ["--save --go"] = "--save needs a value", ["--save="] = "--save needs a value",
+      ["--go=false"] = "--go takes no value", ["-h"] = "unknown option -h" } do
       local out, code = gradrun(script .. " " .. args)
       assert.equal(1, code)
-      assert.equal("gradrun: " .. complaint .. "\noptions: --epochs (3), --save\n", out)
+      assert.equal("gradrun: " .. complaint .. "\noptions: --epochs (3), --go (false), --save\n", out)
     end
   end)
 

@@ -17,20 +17,24 @@ function cli.parse(args, defaults)
     error(setmetatable({}, { __tostring = function() return text end })) -- the runner shows it without a traceback
   end
   while i <= #args do
-    local name, value = args[i]:match("^%-%-([%w_-]+)=?(.*)$")
-    if not name then
+    local name, equals, value = args[i]:match("^%-%-([%w_-]+)(=?)(.*)$")
+    if not name and args[i]:find("^%-%a") then
+      fail("unknown option " .. args[i])
+    elseif not name or equals == "" and value ~= "" then
       rest[#rest + 1] = args[i]
     else
       name = name:gsub("-", "_")
       local default = defaults[name]
       if default == nil then fail("unknown option --" .. name) end
       if type(default) == "boolean" then
+        if equals ~= "" then fail("--" .. name .. " takes no value") end
         options[name] = true
       else
-        if value == "" then
+        if equals == "" then
           i = i + 1
-          value = args[i] or fail("--" .. name .. " needs a value")
+          value = args[i] or ""
         end
+        if value == "" or equals == "" and value:find("^%-%-") then fail("--" .. name .. " needs a value") end
         if type(default) == "number" then value = tonumber(value) or fail("--" .. name .. " needs a number") end
         options[name] = value
       end
