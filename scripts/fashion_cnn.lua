@@ -18,7 +18,8 @@ print(model)
 
 -- warm up over 200 steps, then half a cosine down to nothing
 local loader = gr.data.loader(train, { batch_size = o.batch, shuffle = true })
-local rate = gr.schedule.warmup(gr.schedule.cosine(o.lr, { steps = math.max(1, o.epochs * #loader - 200) }), { steps = 200 })
+local steps = math.max(1, o.epochs * #loader - 200)
+local rate = gr.schedule.warmup(gr.schedule.cosine(o.lr, { steps = steps }), { steps = 200 })
 local result = gr.fit {
   model = model, train = loader, test = test, epochs = o.epochs, clip = o.clip,
   optimizer = gr.optim.AdamW(model:parameters(), { lr = rate, weight_decay = 0.01 }),

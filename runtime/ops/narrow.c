@@ -192,7 +192,8 @@ static gr_status place_shape(gri_call *c) {
     int64_t count = one ? 1 : fits ? dy->dims[dim] : 0;
     for (int d = 0; fits && d < a->shape.n; d++)
         if (d != dim && dy->dims[d - (one && d > dim)] != a->shape.v[d]) fits = false;
-    int64_t room = fits && a->start >= 0 ? a->shape.v[dim] - 1 - a->start : 0; /* (count - 1) step <= room, without overflow */
+    /* (count - 1) step <= room, without overflow */
+    int64_t room = fits && a->start >= 0 ? a->shape.v[dim] - 1 - a->start : 0;
     if (a->step < 1 || a->start < 0 || (count && room < 0) || (count > 1 && a->step > room / (count - 1))) fits = false;
     if (fits) return GR_OK;
     return gr_fail(c->ctx, GR_ERR_SHAPE,

@@ -100,5 +100,6 @@ for _, w in ipairs(names) do
   io.stdout:flush()
 end
 if disturbed > 0 then
-  print(("\nThe machine was not idle (up to %.0f %% busy before a run): these ratios are worth nothing."):format(disturbed * 100))
+  print(("\nThe machine was not idle (up to %.0f %% busy before a run): these ratios are worth nothing.")
+    :format(disturbed * 100))
 end
