@@ -299,7 +299,7 @@ gr_status gri_map(gri_call *c, gri_loop loop, gr_dtype real_type, const gr_dtype
 gr_status gri_map_whole(gri_call *c, gri_loop reals, gri_loop wholes, gr_dtype real_type, int cost) {
     static const gr_dtype types[] = {GR_I64, GR_I64, GR_I64};
     bool whole = !gri_is_float(c->out[0]);
-    for (int i = 0; i < c->n_in; i++) whole &= !gri_is_float(c->in[i]);
+    for (int i = 0; whole && i < c->n_in; i++) whole = !gri_is_float(c->in[i]);
     return whole ? gri_map(c, wholes, GR_I64, types, cost) : gri_map(c, reals, real_type, NULL, cost);
 }
 
