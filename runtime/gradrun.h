@@ -189,7 +189,7 @@ GR_API gr_status gr_tensor_fill(gr_tensor *dst, double value);
 /* ---- gradients ---------------------------------------------------------------------------------------- */
 
 GR_API bool gr_tensor_requires_grad(const gr_tensor *t);
-/* Makes a floating leaf require a gradient, or not. */
+/* Makes a floating leaf require a gradient, or not; then what it had is dropped, but its name and hooks stay. */
 GR_API gr_status gr_tensor_set_requires_grad(gr_tensor *t, bool on);
 GR_API bool gr_tensor_is_leaf(const gr_tensor *t);
 /* The accumulated gradient of a leaf (or of a tensor that retains it); NULL if there is none. Borrowed. */

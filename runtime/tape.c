@@ -184,14 +184,19 @@ bool gr_tensor_is_leaf(const gr_tensor *t) { return !t->node || gri_is_leaf_node
 
 gr_status gr_tensor_set_requires_grad(gr_tensor *t, bool on) {
     gr_ctx *ctx = t->head.ctx;
-    if (on && t->node) return GR_OK;
+    if (on == (t->node != NULL)) return GR_OK;
     if (!on && !gr_tensor_is_leaf(t))
         return gr_fail(ctx, GR_ERR_STATE,
                        "requires_grad cannot be switched off: the tensor is the result of %s; use detach",
                        gri_node_text(t->node));
-    if (!on) {
-        gri_node_release(t->node);
-        t->node = NULL;
+    if (!on || t->idle) { /* the gradient goes: an optimizer must not move what is frozen */
+        gri_node *leaf = on ? t->idle : t->node;
+        t->idle = on ? NULL : leaf;
+        t->node = on ? leaf : NULL;
+        t->out_index = 0;
+        gr_tensor *grad = leaf->grad;
+        leaf->grad = NULL;
+        gri_tensor_release(grad);
         return GR_OK;
     }
     if (!gri_is_float(t))
@@ -241,17 +246,19 @@ gr_status gr_tensor_detach(const gr_tensor *t, gr_tensor **out) { return gri_ten
 
 gr_status gr_tensor_set_name(gr_tensor *t, const char *name) {
     gr_ctx *ctx = t->head.ctx;
-    if (!t->node || !gri_is_leaf_node(t->node))
+    gri_node *leaf = t->node ? t->node : t->idle;
+    if (!leaf || !gri_is_leaf_node(leaf))
         return gr_fail(ctx, GR_ERR_STATE, "only a leaf that requires a gradient has a name");
     char *copy = gri_strdup(ctx, name);
     if (!copy) return GR_ERR_MEMORY;
-    gri_strfree(ctx, t->node->name);
-    t->node->name = copy;
+    gri_strfree(ctx, leaf->name);
+    leaf->name = copy;
     return GR_OK;
 }
 
 const char *gr_tensor_name_peek(const gr_tensor *t) {
-    return t->node && gri_is_leaf_node(t->node) ? t->node->name : NULL;
+    const gri_node *leaf = t->node ? t->node : t->idle;
+    return leaf && gri_is_leaf_node(leaf) ? leaf->name : NULL;
 }
 
 gr_status gri_may_edit(const gr_tensor *t, const char *what) {

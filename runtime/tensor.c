@@ -40,7 +40,7 @@ static gr_tensor *tensor_new(gr_ctx *ctx, gr_dtype t, int rank, gri_storage *sto
     x->out_index = 0;
     x->data = data;
     x->storage = storage;
-    x->node = NULL;
+    x->node = x->idle = NULL;
     ctx->objects[GRI_TENSOR]++;
     return x;
 }
@@ -186,6 +186,7 @@ gr_status gri_tensor_view(const gr_tensor *base, int rank, const int64_t *dims, 
 void gri_tensor_free(gr_tensor *t) {
     gr_ctx *ctx = t->head.ctx;
     gri_node_release(t->node);
+    gri_node_release(t->idle);
     tensor_storage_release(t->storage);
     ctx->objects[GRI_TENSOR]--;
     gri_delete(ctx, t, sizeof *t);

@@ -25,6 +25,7 @@ struct gr_tensor {
     char *data; /* of element (0, ..., 0) */
     gri_storage *storage;
     struct gri_node *node; /* +1; NULL: no gradient is wanted */
+    struct gri_node *idle; /* +1; while none is wanted, the leaf node from before, with its name and hooks; or NULL */
     int64_t dims[GR_MAX_RANK], strides[GR_MAX_RANK];
 };
 

@@ -97,6 +97,39 @@ describe("a tensor hook", function()
     h:remove()
   end)
 
+  it("is still there, and the name too, after its parameter was frozen for a while", function()
+    settle()
+    local before = gr.memory()
+    do
+      local m = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+      local w, names = m[1].weight, {}
+      local h = w:register_hook(function(_, ctx) names[#names + 1] = ctx.name end)
+      local function backward() m(gr.ones(1, 2)):sum():backward() end
+      backward()
+      for _ = 1, 2 do w.requires_grad = false end -- twice is no more
+      assert.same({ "1.weight", true }, { w.name, h:active() })
+      assert.is_nil(w.grad)
+      assert.error_matches(function() gr.optim.SGD(m:parameters()) end, "parameter 1 %(1%.weight, f32%[3,2%]%) does not require")
+      backward()
+      assert.is_nil(w.grad)
+      local late = m(gr.ones(1, 2)):sum()
+      w.requires_grad = true
+      late:backward() -- was recorded without it
+      assert.is_nil(w.grad)
+      backward()
+      assert.same({ "1.weight", "1.weight" }, names)
+      assert.truthy(w.grad)
+      local early = m(gr.ones(1, 2)):sum()
+      w.requires_grad = false
+      early:backward() -- was recorded with it
+      w.requires_grad = true
+      assert.is_nil(w.grad)
+    end
+    settle()
+    local after = gr.memory()
+    assert.same({ before.nodes, before.tensors }, { after.nodes, after.tensors })
+  end)
+
   it("added by a hook waits for the next backward", function()
     local x, calls, added = leaf { 1 }, 0, false
     x:register_hook(function()
