@@ -136,8 +136,8 @@ static gr_status optim_check_param(const gr_optim *o, const gr_tensor *t, int i)
     char text[320];
     optim_param_text(ctx, t, i, text, sizeof text);
     if (t->head.ctx != ctx) return gr_fail(ctx, GR_ERR_ARG, "%s belongs to another context", text);
-    if (!t->node) return gr_fail(ctx, GR_ERR_ARG, "%s does not require a gradient", text);
-    if (!gri_is_leaf_node(t->node))
+    if (!t->node && !t->idle) return gr_fail(ctx, GR_ERR_ARG, "%s does not require a gradient", text);
+    if (!gr_tensor_is_leaf(t))
         return gr_fail(ctx, GR_ERR_ARG, "%s is the result of %s: only leaves can be optimized", text,
                        gri_node_text(t->node));
     for (int d = 0; d < t->rank; d++)
@@ -149,7 +149,7 @@ static gr_status optim_check_param(const gr_optim *o, const gr_tensor *t, int i)
 static gr_status optim_check_pair(const gr_optim *o, const gr_tensor *t, int i, const gr_tensor *other) {
     gr_ctx *ctx = o->head.ctx;
     char text[320];
-    bool same = t == other || t->node == other->node;
+    bool same = t == other || (t->node && t->node == other->node);
     if (!same && !optim_share_memory(t, other)) return GR_OK;
     optim_param_text(ctx, t, i, text, sizeof text);
     if (same) return gr_fail(ctx, GR_ERR_ARG, "%s is listed twice: a parameter may be in one group, once", text);

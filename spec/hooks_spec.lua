@@ -109,7 +109,6 @@ describe("a tensor hook", function()
       for _ = 1, 2 do w.requires_grad = false end -- twice is no more
       assert.same({ "1.weight", true }, { w.name, h:active() })
       assert.is_nil(w.grad)
-      assert.error_matches(function() gr.optim.SGD(m:parameters()) end, "parameter 1 %(1%.weight, f32%[3,2%]%) does not require")
       backward()
       assert.is_nil(w.grad)
       local late = m(gr.ones(1, 2)):sum()
