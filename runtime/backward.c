@@ -237,6 +237,7 @@ static gr_status backward_complete(gri_pass *p, gri_node *n) {
         if (s->retain && !gri_is_leaf_node(n)) {
             gr_release(s->retained);
             s->retained = gr_retain(s->grad);
+            if (s->grad->node) gri_node_loop(n);
         }
         if (s->capture) p->captured[s->capture - 1] = gr_retain(s->grad);
     }
@@ -387,6 +388,7 @@ static gr_status backward_commit_leaf(gri_pass *p, gri_node *n) {
         GR_TRY(gri_copy(ctx, n->grad, s->grad, GRI_ADD));
         n->grad->storage->version++;
     }
+    if (n->grad->node) gri_node_loop(n);
     return GR_OK;
 }
 

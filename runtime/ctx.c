@@ -7,8 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "hook.h"
 #include "parallel.h"
+#include "tape.h"
 
 /* ---- names ---------------------------------------------------------------------------------------------- */
 
@@ -415,6 +415,7 @@ int64_t gr_ctx_free(gr_ctx *ctx) {
     if (!ctx) return 0;
     int64_t alive = 0;
     gri_hooks_free(ctx, &ctx->hooks); /* those on the context itself; they may hold objects */
+    gri_loops_break(ctx);
     for (int k = 0; k < GRI_KINDS; k++) alive += ctx->objects[k];
     if (alive) return alive;
     gri_pool_free(ctx);

@@ -66,6 +66,7 @@ struct gr_ctx {
     void *layer;                  /* gr_layer under way, borrowed: names in messages and nodes */
     struct gri_node *dying;       /* nodes waiting to be released, so that release never recurses */
     bool releasing;
+    struct gri_node *looped;      /* nodes that hold a gradient with a history */
     struct gri_hooks *hooks;      /* global ones; NULL if none */
 };
 

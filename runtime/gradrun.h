@@ -103,7 +103,7 @@ GR_API void gr_config_init(gr_config *cfg);
 /* Opens a context. Fails with GR_ERR_MEMORY, or GR_ERR_ARG for an unknown isa; *out is then NULL. */
 GR_API gr_status gr_ctx_new(const gr_config *cfg, gr_ctx **out);
 /* Closes the context. All its objects must have been released: what is still alive (a host's mistake) is
- * counted in the return value, and the context then stays open. */
+ * counted in the return value, and the context then stays open. Gradients with a history are dropped first. */
 GR_API int64_t gr_ctx_free(gr_ctx *ctx);
 /* The text of the first failure since the last gr_clear_error; "" if there was none. Borrowed. */
 GR_API const char *gr_errmsg(const gr_ctx *ctx);
@@ -205,7 +205,9 @@ GR_API const char *gr_tensor_name_peek(const gr_tensor *t); /* NULL if it has no
 typedef struct gr_backward_options {
     gr_tensor *seed;      /* gradient of the root; NULL: 1, and the root must have one element */
     bool retain_graph;    /* keep what backward needs, to run it again */
-    bool create_graph;    /* record the gradient's own computation (implies retain_graph) */
+    bool create_graph;    /* record the gradient's own computation (implies retain_graph). What gr_backward then leaves
+                             as a leaf's gradient holds what was computed from the leaf, and so the leaf, until it is
+                             dropped (gr_tensor_set_grad) or the context closes; gr_grad leaves nothing behind */
     bool allow_unused;    /* gr_grad: NULL for an input the outputs do not depend on, instead of an error */
 } gr_backward_options;
 

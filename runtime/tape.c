@@ -24,6 +24,7 @@ static gri_node *tape_node_new(gr_ctx *ctx, int n_in, int n_out, const gr_op *op
     n->freed = n->wanted = false;
     n->size = (uint32_t)size;
     n->next = NULL;
+    n->link = NULL;
     n->slots = (gri_slot *)((char *)n + slots);
     n->edges = (gri_edge *)((char *)n + edges);
     n->kept = n_kept ? (gri_kept *)((char *)n + kept) : NULL;
@@ -65,6 +66,37 @@ void gri_node_free_kept(gri_node *n) {
     }
 }
 
+void gri_node_loop(gri_node *n) {
+    gr_ctx *ctx = n->head.ctx;
+    if (n->link) return;
+    n->next = ctx->looped;
+    n->link = &ctx->looped;
+    if (n->next) n->next->link = &n->next;
+    ctx->looped = n;
+}
+
+static void tape_unloop(gri_node *n) {
+    if (!n->link) return;
+    *n->link = n->next;
+    if (n->next) n->next->link = n->link;
+    n->link = NULL;
+}
+
+void gri_loops_break(gr_ctx *ctx) {
+    for (gri_node *n; (n = gri_node_retain(ctx->looped));) {
+        gr_tensor *grad = n->grad;
+        tape_unloop(n);
+        n->grad = NULL;
+        gri_tensor_release(grad);
+        for (int i = 0; i < n->n_out; i++) {
+            gr_tensor *retained = n->slots[i].retained;
+            n->slots[i].retained = NULL;
+            gri_tensor_release(retained);
+        }
+        gri_node_release(n);
+    }
+}
+
 static void tape_node_free(gri_node *n) {
     gr_ctx *ctx = n->head.ctx;
     gri_hooks_free(ctx, &n->hooks);
@@ -84,6 +116,7 @@ static void tape_node_free(gri_node *n) {
 
 void gri_node_bury(gri_node *n) {
     gr_ctx *ctx = n->head.ctx;
+    tape_unloop(n);
     n->next = ctx->dying;
     ctx->dying = n;
     if (ctx->releasing) return;
@@ -232,6 +265,7 @@ gr_status gr_tensor_set_grad(gr_tensor *t, gr_tensor *grad) {
         return gr_fail(ctx, GR_ERR_ARG, "a tensor cannot be its own gradient; give it a copy: %s", gri_tensor_text(t));
     gr_tensor *old = t->node->grad;
     t->node->grad = gr_retain(grad);
+    if (grad && grad->node) gri_node_loop(t->node);
     gr_release(old);
     return GR_OK;
 }

@@ -28,9 +28,11 @@ typedef struct gri_kept {
 
 /* Recorded by gr_apply; or, with op NULL and no edges, a leaf: the place where .grad lives.
  *
- * Ownership never forms a cycle: a node owns its edges' nodes (upstream), the inputs it keeps (upstream),
- * and history-free aliases of the outputs it keeps. Tensors own the node that made them. Release puts nodes
- * on ctx->dying and works that list off in a loop: a chain of a million ops does not grow the C stack. */
+ * A node owns its edges' nodes (upstream), the inputs it keeps (upstream), and history-free aliases of the outputs it
+ * keeps. Tensors own the node that made them. The one way to a cycle is a gradient with a history of its own
+ * (create_graph) that a leaf or retain_grad holds: it may lead back to the node that has it. Such nodes are on
+ * ctx->looped, for the context's end. Release puts nodes on ctx->dying and works that list off in a loop: a chain of a
+ * million ops does not grow the C stack. */
 typedef struct gri_node {
     gri_object head;
     const gr_op *op;
@@ -41,7 +43,7 @@ typedef struct gri_node {
     bool freed;        /* kept tensors are gone: a second backward is refused */
     bool wanted;       /* during gr_grad: a path to a captured slot goes through it */
     uint32_t size;
-    struct gri_node *next; /* on ctx->dying */
+    struct gri_node *next, **link; /* on ctx->looped; next also on ctx->dying. link NULL: not on looped */
     gri_edge *edges;   /* n_in */
     gri_slot *slots;   /* n_out */
     gri_kept *kept;    /* n_in + n_out when the op keeps anything, else NULL */
@@ -69,6 +71,8 @@ static inline bool gri_recording(const gr_ctx *ctx, int n_in, gr_tensor *const *
     return false;
 }
 void gri_node_bury(gri_node *n); /* refs are 0 */
+void gri_node_loop(gri_node *n); /* a gradient with a history was put into it */
+void gri_loops_break(gr_ctx *ctx); /* takes such gradients out of all that is still there */
 static inline void gri_node_release(gri_node *n) {
     if (n && --n->head.refs == 0) gri_node_bury(n);
 }

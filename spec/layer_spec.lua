@@ -33,6 +33,14 @@ describe("a layer", function()
     assert.equal(2, m[1].in_features)
   end)
 
+  it("takes no buffer with a history, which would hold the layer that holds it", function()
+    local m, w = nn.Linear(2, 2), gr.ones(2, { requires_grad = true })
+    assert.error_matches(function() m:register_buffer("cache", w * 2) end,
+      'buffer "cache" is not a leaf: it is the result of mul; detach it')
+    m:register_buffer("cache", (w * 2):detach())
+    assert.same({ 2, 2 }, m.cache:totable())
+  end)
+
   it("refuses unknown fields with a suggestion", function()
     local m = nn.Sequential(nn.Linear(2, 3))
     assert.error_matches(function() return m[1].wieght end, "did you mean 'weight'")

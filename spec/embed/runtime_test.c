@@ -462,6 +462,24 @@ static void a_tensor_outlives_the_script_its_gradient_needs(void **state) {
     }
 }
 
+static void gradients_that_hold_their_leaves_go_with_the_runtime(void **state) {
+    (void)state;
+    gr_runtime *rt = open_plain();
+    gr_memory m;
+    run_ok(rt, "local gr = require 'gradrun' "
+               "for i = 1, 10 do "
+               "  local w = gr.tensor({1, 2}, {requires_grad = true}) "
+               "  local v = w * w "
+               "  v:retain_grad(); "
+               "  (v * v * v):sum():backward{create_graph = true} "
+               "  local u = gr.tensor({1, 2}, {requires_grad = true}) "
+               "  u.grad = u * 2 "
+               "end collectgarbage() collectgarbage()");
+    gr_memory_get(gr_runtime_ctx_peek(rt), &m);
+    assert_true(m.nodes > 0);
+    assert_int_equal(gr_close(rt), 0);
+}
+
 static void *train_alone(void *result) {
     gr_runtime *rt;
     if (gr_open(NULL, &rt) != GR_OK) return NULL;
@@ -522,6 +540,7 @@ int main(void) {
         cmocka_unit_test(each_allocation_of_a_call_may_fail),
         cmocka_unit_test(finalizers_at_the_end_make_nothing),
         cmocka_unit_test(a_tensor_outlives_the_script_its_gradient_needs),
+        cmocka_unit_test(gradients_that_hold_their_leaves_go_with_the_runtime),
         cmocka_unit_test(runtimes_run_side_by_side),
         cmocka_unit_test(opened_and_closed_often),
     };
