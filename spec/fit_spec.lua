@@ -133,6 +133,23 @@ describe("gr.fit", function()
     shell.run("rm -r %s", dir)
   end)
 
+  it("lets hooks, losses and clips keep the tensors they see", function()
+    local m, kept = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), {}
+    local function keep(t) kept[#kept + 1] = t end
+    m[2].weight:register_hook(function(g) keep(g * 2) end)
+    m[2]:register_forward_hook(function(_, _, out) keep(out) end)
+    local opt = gr.optim.SGD(m:parameters())
+    opt:register_step_hook(function() keep(gr.no_grad(function() return m[2].weight * 1 end)) end)
+    gr.fit { model = m, optimizer = opt, train = gr.data.loader(train, { batch_size = 700 }), test = test, quiet = true,
+             loss = function(z, y)
+               keep(z:detach())
+               return gr.nn.functional.cross_entropy(z, y)
+             end,
+             clip = function(list) keep(list[1].grad:norm()) end }
+    assert.truthy(#kept > 15)
+    for _, t in ipairs(kept) do assert.truthy(t:numel() > 0) end
+  end)
+
   it("trains what has no classes, and measures its loss", function()
     local x = gr.randn(64, 3)
     local set = { x = x, y = x:sum(2, { keepdim = true }) }

@@ -89,12 +89,10 @@ local function measure(model, loader, loss)
   local counted, total, n = 0, 0.0, #loader.set.x
   evaluating(model, function()
     for x, y in loader:batches() do
-      gr.scope(function()
-        local z = model(x)
-        local count = right(z, y)
-        counted = counted and count and counted + count
-        if loss and not counted then total = total + loss(z, y):item() * #y end
-      end)
+      local z = model(x)
+      local count = right(z, y)
+      counted = counted and count and counted + count
+      if loss and not counted then total = total + loss(z, y):item() * #y end
     end
   end)
   return { accuracy = counted and counted / n, loss = not counted and loss and total / n or nil }
@@ -246,6 +244,8 @@ local function prepare(given)
   return o, loader, test, path, run
 end
 
+-- Without a gr.scope, though its tensors die with it: hooks, losses and clips may keep what they see. (Measured on
+-- scripts/fashion_cnn.lua: as fast, and a peak 1 % higher, as native bytes drive the collector.)
 local function train_step(o, run, clip, x, y)
   local optimizer = o.optimizer
   optimizer:zero_grad()
@@ -316,7 +316,7 @@ function trainer.fit(options)
     end
     if loader.step == 0 then run.seen = 0 end
     for x, y, step, steps in loader:batches() do
-      before, after = gr.scope(train_step, o, run, clip, x, y)
+      before, after = train_step(o, run, clip, x, y)
       line:step(state(step), #y)
       if path and step % o.save_every == 0 and step < steps then save() end
     end
