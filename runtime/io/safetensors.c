@@ -126,6 +126,9 @@ static gr_status safetensors_header(safetensors_reader *r) {
                        (long long)r->size);
     GR_TRY(safetensors_read_at(r, &n, sizeof n, 0));
     int64_t most = r->size - 8 < SAFETENSORS_HEADER_MOST ? r->size - 8 : SAFETENSORS_HEADER_MOST;
+    if (n > (uint64_t)most && memcmp(&n, "PK\3\4", 4) == 0)
+        return gr_fail(r->ctx, GR_ERR_FORMAT, "%s: not a safetensors file but a zip archive, as torch.save writes; "
+                       "safetensors.torch.save_file(model.state_dict(), path) writes what is read here", r->path);
     if (n > (uint64_t)most)
         return gr_fail(r->ctx, GR_ERR_FORMAT, "%s: not a safetensors file: it announces a header of %llu bytes, "
                        "expected at most %lld", r->path, (unsigned long long)n, (long long)most);
