@@ -15,7 +15,7 @@
 #define STOP_WATCH 10000 /* instructions between two looks of a standing hook */
 
 struct lgr_stop {
-    const lgr_state *state;
+    lgr_state *state;
     lua_State *volatile running;
     bool watch;
 };
@@ -66,6 +66,13 @@ static int stop_pass(lua_State *L) {
 
 /* ---- coroutines ----------------------------------------------------------------------------------------- */
 
+/* From here on L runs. A host that calls the core between two runs has its hooks on it, too: not on a coroutine that
+ * called the core last and has died since. */
+static void stop_switch(lgr_stop *s, lua_State *L) {
+    s->running = L;
+    s->state->L = L;
+}
+
 static bool stop_idle(lua_State *co) {
     lua_Debug ar;
     return lua_status(co) != LUA_OK || !lua_getstack(co, 0, &ar);
@@ -79,9 +86,9 @@ static int stop_through(lua_State *L) {
     luaL_argexpected(L, co, 1, "thread");
     lua_pushvalue(L, lua_upvalueindex(2));
     lua_insert(L, 1);
-    if (stop_idle(co)) s->running = co;
+    if (stop_idle(co)) stop_switch(s, co);
     lua_call(L, lua_gettop(L) - 1, LUA_MULTRET);
-    s->running = L;
+    stop_switch(s, L);
     return stop_wanted(s) ? stop_pass(L) : lua_gettop(L);
 }
 
@@ -89,9 +96,9 @@ static int stop_through(lua_State *L) {
 static int stop_wrap_failed(lua_State *L, lgr_stop *s, lua_State *co) {
     int status = lua_status(co);
     if (status != LUA_OK && status != LUA_YIELD) {
-        s->running = co;
+        stop_switch(s, co);
         status = lua_resetthread(co);
-        s->running = L;
+        stop_switch(s, L);
     }
     lua_xmove(co, L, 1);
     if (stop_wanted(s)) stop_arm(L);
@@ -111,9 +118,9 @@ static int stop_wrapped(lua_State *L) {
     if (!lua_checkstack(co, n)) return luaL_error(L, "too many arguments to resume");
     bool idle = stop_idle(co);
     lua_xmove(L, co, n);
-    if (idle) s->running = co;
+    if (idle) stop_switch(s, co);
     int status = lua_resume(co, L, n, &results);
-    s->running = L;
+    stop_switch(s, L);
     if (status != LUA_OK && status != LUA_YIELD) return stop_wrap_failed(L, s, co);
     if (stop_wanted(s)) {
         lua_pop(co, results);
@@ -164,7 +171,7 @@ lgr_stop *lgr_stop_open(lua_State *L, bool watch) {
 }
 
 lua_State *lgr_stop_running(const lgr_stop *s) { return s->running; }
-void lgr_stop_enter(lgr_stop *s, lua_State *L) { s->running = L; }
+void lgr_stop_enter(lgr_stop *s, lua_State *L) { stop_switch(s, L); }
 
 void lgr_stop_raise(lgr_stop *s) {
     gr_interrupt(s->state->ctx);
@@ -172,7 +179,7 @@ void lgr_stop_raise(lgr_stop *s) {
 }
 
 bool lgr_stop_clear(lgr_stop *s, lua_State *L) {
-    s->running = L;
+    stop_switch(s, L);
     if (!stop_wanted(s)) return false;
     gr_clear_interrupt(s->state->ctx);
     stop_disarm(s, L);

@@ -462,6 +462,28 @@ static void a_tensor_outlives_the_script_its_gradient_needs(void **state) {
     }
 }
 
+static void a_hosts_backward_after_a_coroutine(void **state) {
+    (void)state;
+    gr_runtime *rt = open_plain();
+    gr_value y, seen;
+    run_ok(rt, "local gr = require 'gradrun' "
+               "local w = gr.tensor({1, 2}, {requires_grad = true}) "
+               "w:register_hook(function(g) seen, thread = g:sum():item(), coroutine.running() end) "
+               "main = coroutine.running() "
+               "function make() "
+               "  local y coroutine.wrap(function() y = (w * w):sum() end)() "
+               "  pcall(coroutine.wrap(function() y = y + 0 error() end)) "
+               "  collectgarbage() return y "
+               "end");
+    assert_int_equal(gr_call(rt, "make", 0, NULL, 1, &y), GR_OK);
+    assert_int_equal(gr_backward(y.tensor, NULL), GR_OK);
+    gr_release(y.tensor);
+    assert_int_equal(gr_get_global(rt, "seen", &seen), GR_OK);
+    assert_true(seen.number == 6);
+    run_ok(rt, "assert(thread == main)");
+    assert_int_equal(gr_close(rt), 0);
+}
+
 static void gradients_that_hold_their_leaves_go_with_the_runtime(void **state) {
     (void)state;
     gr_runtime *rt = open_plain();
@@ -540,6 +562,7 @@ int main(void) {
         cmocka_unit_test(each_allocation_of_a_call_may_fail),
         cmocka_unit_test(finalizers_at_the_end_make_nothing),
         cmocka_unit_test(a_tensor_outlives_the_script_its_gradient_needs),
+        cmocka_unit_test(a_hosts_backward_after_a_coroutine),
         cmocka_unit_test(gradients_that_hold_their_leaves_go_with_the_runtime),
         cmocka_unit_test(runtimes_run_side_by_side),
         cmocka_unit_test(opened_and_closed_often),
