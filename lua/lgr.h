@@ -157,7 +157,7 @@ int lgr_unknown(lua_State *L, const char *who, const char *what, const char *nam
 int lgr_unknown_field(lua_State *L, const char *who, const char *name, const char *names, int methods);
 /* Raises unless there is a table at i: parameters, or groups of them. */
 void lgr_check_parameters(lua_State *L, lgr_state *st, int i);
-/* Tensors in the table at i, as an array in a buffer left on the stack, which keeps them whatever becomes of the table. */
+/* Tensors in the table at i, as an array in a buffer left on the stack, which keeps them: the table may change. */
 gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n);
 /* The text at i; raises if it has a zero byte, where the system would take it to end. */
 const char *lgr_check_path(lua_State *L, int i);

@@ -382,7 +382,8 @@ gr_tensor **lgr_check_list(lua_State *L, lgr_state *st, int i, int *n) {
     lgr_check_parameters(L, st, i);
     i = lua_absindex(L, i);
     lua_Integer count = (lua_Integer)lua_rawlen(L, i);
-    if (count > ARGS_LIST) luaL_error(L, "a list of %I tensors, at most %d are possible", (LUAI_UACINT)count, ARGS_LIST);
+    if (count > ARGS_LIST)
+        luaL_error(L, "a list of %I tensors, at most %d are possible", (LUAI_UACINT)count, ARGS_LIST);
     gr_tensor **list = lua_newuserdatauv(L, ((size_t)count + 1) * sizeof *list, (int)count);
     for (lua_Integer k = 1; k <= count; k++) {
         lua_rawgeti(L, i, k);

@@ -8,7 +8,7 @@ static const char grad_key_funcs; /* registry: weak values: address of a grad_fu
 
 /* ---- backward and grad ---------------------------------------------------------------------------------- */
 
-/* {retain_graph=, create_graph=, allow_unused=, gradient=} at i; or the gradient itself, which is there afterwards. */
+/* {retain_graph=, create_graph=, allow_unused=, gradient=} at i, or the gradient itself, there afterwards. */
 static gr_backward_options grad_read_options(lua_State *L, lgr_state *st, int i, const char *who) {
     gr_backward_options o = {0};
     if (lua_isnoneornil(L, i)) return o;

@@ -131,8 +131,8 @@ static int lgr_box_gc(lua_State *L) {
     return 0;
 }
 
-/* t:free(), and the end of local t <close>. A finalizer may run wherever a function of ours allocates, and that may be
- * working on t: in one (where lua_gc says -1) this does nothing, and t is the collector's. */
+/* t:free(), and the end of local t <close>. A finalizer may run wherever a function of ours allocates, and that may
+ * be working on t: in one (where lua_gc says -1) this does nothing, and t is the collector's. */
 static int lgr_box_free(lua_State *L) { return lua_gc(L, LUA_GCCOUNT) < 0 ? 0 : lgr_box_gc(L); }
 
 void lgr_set_functions(lua_State *L, lgr_state *st, const luaL_Reg *list) {

@@ -205,9 +205,9 @@ GR_API const char *gr_tensor_name_peek(const gr_tensor *t); /* NULL if it has no
 typedef struct gr_backward_options {
     gr_tensor *seed;      /* gradient of the root; NULL: 1, and the root must have one element */
     bool retain_graph;    /* keep what backward needs, to run it again */
-    bool create_graph;    /* record the gradient's own computation (implies retain_graph). What gr_backward then leaves
-                             as a leaf's gradient holds what was computed from the leaf, and so the leaf, until it is
-                             dropped (gr_tensor_set_grad) or the context closes; gr_grad leaves nothing behind */
+    bool create_graph;    /* record the gradient's own computation (implies retain_graph). What gr_backward then
+                             leaves as a leaf's gradient holds what was computed from the leaf, and so the leaf,
+                             until it is dropped (gr_tensor_set_grad) or the context closes; gr_grad leaves nothing */
     bool allow_unused;    /* gr_grad: NULL for an input the outputs do not depend on, instead of an error */
 } gr_backward_options;
 

@@ -73,8 +73,8 @@ static gr_hook *hook_find(gri_hooks *o, gr_hook_kind kind, int slot, const char 
 }
 
 /* To *owner, made if it is NULL. drop is called if this fails. */
-static gr_status hook_add(gr_ctx *ctx, gri_hooks **owner, gr_hook_kind kind, int slot, const char *name, gr_hook_fn fn,
-                          void (*drop)(void *ud), void *ud, gr_hook **out) {
+static gr_status hook_add(gr_ctx *ctx, gri_hooks **owner, gr_hook_kind kind, int slot, const char *name,
+                          gr_hook_fn fn, void (*drop)(void *ud), void *ud, gr_hook **out) {
     gr_hook *h = NULL, *old;
     if (!*owner) {
         *owner = gri_new(ctx, sizeof **owner);

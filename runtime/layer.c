@@ -214,8 +214,8 @@ gr_status gr_layer_add_param(gr_layer *l, const char *name, gr_tensor *param) {
 
 gr_status gr_layer_add_buffer(gr_layer *l, const char *name, gr_tensor *buffer) {
     if (!gr_tensor_is_leaf(buffer)) /* made within the layer, it would hold the layer that holds it */
-        return gr_fail(l->head.ctx, GR_ERR_ARG, "buffer \"%s\" is not a leaf: it is the result of %s; detach it", name,
-                       gri_node_text(buffer->node));
+        return gr_fail(l->head.ctx, GR_ERR_ARG, "buffer \"%s\" is not a leaf: it is the result of %s; detach it",
+                       name, gri_node_text(buffer->node));
     return layer_add_member(l, &l->buffers, &l->n_buffers, &l->cap_buffers, name, buffer);
 }
 

@@ -13,6 +13,8 @@
 #include "span.h"
 #include "tape.h"
 
+#define OPTIM_STEPS_MOST ((int64_t)1 << 53) /* in a state that is loaded: exact as a double, and may go on */
+
 typedef struct optim_param {
     gr_tensor *tensor;                  /* +1 */
     gr_tensor *state[GRI_OPTIM_STATES]; /* +1, row-major; NULL: not in use yet */
@@ -301,7 +303,7 @@ static gr_status optim_update(gr_optim *o) {
     gri_spans_each(ctx, &spans, optim_run, o);
     for (int i = 0; i < spans.n; i++) optim_commit(&o->jobs[i]);
     o->steps++;
-    ctx->step++;
+    if (ctx->step < INT64_MAX) ctx->step++;
     return GR_OK;
 }
 
@@ -467,8 +469,9 @@ struct gri_optim_load {
 
 static gr_status optim_load_count(gr_ctx *ctx, const char *name, const gr_tensor *t, int64_t i, int64_t *out) {
     *out = ((const int64_t *)(const void *)t->data)[t->rank ? i * t->strides[0] : 0];
-    if (*out >= 0) return GR_OK;
-    return gr_fail(ctx, GR_ERR_ARG, "%s is %lld, expected 0 or more", name, (long long)*out);
+    if (*out >= 0 && *out <= OPTIM_STEPS_MOST) return GR_OK;
+    return gr_fail(ctx, GR_ERR_ARG, "%s is %lld, expected 0 to %lld", name, (long long)*out,
+                   (long long)OPTIM_STEPS_MOST);
 }
 
 static gr_status optim_load_attrs(gri_optim_load *l, gri_match *m, int g) {

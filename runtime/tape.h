@@ -28,11 +28,11 @@ typedef struct gri_kept {
 
 /* Recorded by gr_apply; or, with op NULL and no edges, a leaf: the place where .grad lives.
  *
- * A node owns its edges' nodes (upstream), the inputs it keeps (upstream), and history-free aliases of the outputs it
- * keeps. Tensors own the node that made them. The one way to a cycle is a gradient with a history of its own
+ * A node owns its edges' nodes (upstream), the inputs it keeps (upstream), and history-free aliases of the outputs
+ * it keeps. Tensors own the node that made them. The one way to a cycle is a gradient with a history of its own
  * (create_graph) that a leaf or retain_grad holds: it may lead back to the node that has it. Such nodes are on
- * ctx->looped, for the context's end. Release puts nodes on ctx->dying and works that list off in a loop: a chain of a
- * million ops does not grow the C stack. */
+ * ctx->looped, for the context's end. Release puts nodes on ctx->dying and works that list off in a loop: a chain
+ * of a million ops does not grow the C stack. */
 typedef struct gri_node {
     gri_object head;
     const gr_op *op;

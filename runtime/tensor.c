@@ -82,7 +82,8 @@ static gr_status tensor_make(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *d
 
 static gr_status tensor_no_memory(gr_ctx *ctx, const gri_spec *spec, size_t size) {
     return gr_fail(ctx, GR_ERR_MEMORY, "out of memory: %s%s needs %zu bytes, %zu are in use%s",
-                   gr_dtype_name(spec->dtype), gri_dims_text(spec->rank, spec->dims), size, ctx->live, ctx->hard ? " and a limit is set" : "");
+                   gr_dtype_name(spec->dtype), gri_dims_text(spec->rank, spec->dims), size, ctx->live,
+                   ctx->hard ? " and a limit is set" : "");
 }
 
 gr_status gri_tensor_like_spec(gr_ctx *ctx, const gri_spec *spec, gr_tensor **out) {
@@ -160,9 +161,10 @@ gr_status gr_tensor_borrow(gr_ctx *ctx, gr_dtype t, int rank, const int64_t *dim
     for (int i = 0; strides && i < rank; i++) {
         int64_t step;
         if (strides[i] < 0)
-            return gr_fail(ctx, GR_ERR_ARG, "strides %s: negative ones are not supported", gri_dims_text(rank, strides));
-        if (n && (__builtin_mul_overflow(dims[i] - 1, strides[i], &step) || __builtin_add_overflow(last, step, &last) ||
-                  last > INT64_MAX / 16))
+            return gr_fail(ctx, GR_ERR_ARG, "strides %s: negative ones are not supported",
+                           gri_dims_text(rank, strides));
+        if (n && (__builtin_mul_overflow(dims[i] - 1, strides[i], &step) ||
+                  __builtin_add_overflow(last, step, &last) || last > INT64_MAX / 16))
             return gr_fail(ctx, GR_ERR_SHAPE, "shape %s with strides %s is more than memory can address",
                            gri_dims_text(rank, dims), gri_dims_text(rank, strides));
     }

@@ -251,9 +251,26 @@ describe("shapes beyond what memory can address", function()
   local big = 2 ^ 32 | 0
   it("are refused wherever they come up, sizes of 0 or not", function()
     local column, row = gr.ones(1, 1):expand(big, 1), gr.ones(1, 1):expand(1, big)
-    assert.error_matches(function() return column + row end, "add: shape %[4294967296,4294967296%] has too many elements")
+    assert.error_matches(function() return column + row end,
+      "add: shape %[4294967296,4294967296%] has too many elements")
     assert.error_matches(function() return gr.matmul(gr.zeros(big, 0), gr.zeros(0, big)) end, "too many elements")
     assert.error_matches(function() return gr.zeros(big, 0, big) end, "too many elements")
     assert.error_matches(function() return gr.zeros(0, big):expand(big, 0, big) end, "too many elements")
+  end)
+end)
+
+describe("counters", function()
+  it("end where numbers do", function()
+    local w = leaf { 1 }
+    local opt = gr.optim.Adam({ w }, { lr = 1 })
+    w.grad = gr.tensor { 1 }
+    local was = gr.step()
+    gr.step(math.maxinteger)
+    finally(function() gr.step(was) end)
+    opt:step()
+    assert.equal(math.maxinteger, gr.step())
+    local state = opt:state_dict()
+    state.updates:fill_(2 ^ 62)
+    assert.error_matches(function() opt:load_state_dict(state) end, "updates is 4611686018427387904, expected 0 to")
   end)
 end)

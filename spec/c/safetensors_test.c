@@ -566,7 +566,7 @@ static void two_savers_do_not_mix(void **state) {
     close(fd);
     assert_int_equal(gr_safetensors_write(d, path_of("two")), GR_OK);
     assert_int_equal(symlink("/etc/hostname", path_of("three.saving")), 0);
-    cannot_write(d, path_of("three"), GR_ERR_IO, "three.saving beside it cannot be written: Too many levels of symbolic");
+    cannot_write(d, path_of("three"), GR_ERR_IO, "three.saving beside it cannot be written: Too many levels");
     gr_release(d);
 }
 

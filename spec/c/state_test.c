@@ -397,7 +397,7 @@ static void a_wrong_optimizers_state_changes_nothing(void **state) {
     ok(load(opt, d));
     ok(load(opt, before));
     ((int64_t *)gr_tensor_data_peek(gr_dict_find_peek(d, "updates")))[1] = -1;
-    fails(load(opt, d), "updates is -1, expected 0 or more");
+    fails(load(opt, d), "updates is -1, expected 0 to 9007199254740992");
     gr_release(d);
     d = copy_of(gr_retain(before));
     *(double *)gr_tensor_data_peek(gr_dict_find_peek(d, "groups.2.lr")) = -1;
