@@ -461,6 +461,31 @@ static void positions_outside_are_named(void **state) {
     ctx->index_base = 1;
 }
 
+static void refuses_buffer(const int64_t *dims, const int64_t *strides) {
+    static float value;
+    gr_tensor *t = NULL;
+    assert_int_equal(gr_tensor_borrow(ctx, GR_F32, 2, dims, strides, &value, NULL, NULL, &t), GR_ERR_SHAPE);
+    assert_null(t);
+    gr_clear_error(ctx);
+}
+
+/* What lies beyond is never touched, but its size is computed with. */
+static void lent_buffers_fit_into_memory(void **state) {
+    (void)state;
+    const int64_t huge = (int64_t)1 << 62;
+    gr_tensor *t;
+    refuses_buffer((int64_t[]){3, 3}, (int64_t[]){huge, 1});
+    refuses_buffer((int64_t[]){2, 2}, (int64_t[]){INT64_MAX, INT64_MAX});
+    refuses_buffer((int64_t[]){2, 1}, (int64_t[]){huge, 1});
+    refuses_buffer((int64_t[]){0, huge}, NULL);
+    refuses_buffer((int64_t[]){(int64_t)1 << 31, (int64_t)1 << 31}, NULL);
+    float one = 1;
+    assert_int_equal(gr_tensor_borrow(ctx, GR_F32, 2, (int64_t[]){1, 1}, (int64_t[]){huge, INT64_MAX}, &one, NULL,
+                                      NULL, &t), GR_OK);
+    assert_true(check_get(t, 0) == 1);
+    gr_release(t);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_ctx, close_ctx)
 
 int main(void) {
@@ -477,6 +502,7 @@ int main(void) {
         TEST(messages_show_what_was_given),
         TEST(view_says_when_it_cannot),
         TEST(positions_outside_are_named),
+        TEST(lent_buffers_fit_into_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
