@@ -287,7 +287,8 @@ GR_API bool gr_op_in_place(const gr_op *op); /* the result may be stored in the 
 GR_API void gr_attrs_default(const gr_info *info, void *attrs);
 
 /* Runs an op: out[0..gr_op_outputs) are new tensors, recorded for backward where an input requires it.
- * Optional inputs may be NULL. attrs NULL: defaults. */
+ * Optional inputs may be NULL; that n_in and the others are as the op's inputs say is the caller's part. attrs NULL:
+ * defaults. */
 GR_API gr_status gr_apply(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in, const void *attrs,
                           gr_tensor **out);
 /* The same into an existing tensor (an in-place edit of dst, which may be an input); not differentiable:

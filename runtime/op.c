@@ -194,10 +194,6 @@ gr_status gr_apply(gr_ctx *ctx, const gr_op *op, int n_in, gr_tensor *const *in,
     return GR_OK;
 }
 
-gr_status gri_apply1(gr_ctx *ctx, const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gr_tensor **out) {
-    return gr_apply(ctx, op, n, in, attrs, out);
-}
-
 gr_status gri_made_keep(gri_made *m, gr_status s, gr_tensor **t) {
     if (s != GR_OK) return s;
     if (m->n < GRI_MADE) {

@@ -155,10 +155,9 @@ gr_status gri_shape_compare(gri_call *c);   /* the broadcast, u8 */
 /* Fails unless in[i] is floating and of in[0]'s dtype. */
 gr_status gri_want_float(gri_call *c, int i);
 
-/* Applies by descriptor with inputs listed; for layers and composed rules. */
-gr_status gri_apply1(gr_ctx *ctx, const gr_op *op, int n, gr_tensor *const *in, const void *attrs, gr_tensor **out);
+/* gr_apply with inputs listed, for layers and composed rules. */
 #define GRI_APPLY(ctx, out, op, ...) \
-    gri_apply1(ctx, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL, out)
+    gr_apply(ctx, &gri_op_##op, GRI_COUNT(__VA_ARGS__), GRI_TENSORS(__VA_ARGS__), NULL, out)
 
 /* Steps of a composition, ops of one output each: what they make is kept until gri_made_release. */
 #define GRI_MADE 40

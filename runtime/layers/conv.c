@@ -42,7 +42,7 @@ static gr_status Conv_init(gr_layer *l, int rank, const int64_t *dims) {
 
 static gr_status Conv_forward(gr_layer *l, const gr_op *op, const void *attrs, gr_tensor *x, gr_tensor **out) {
     gr_tensor *bias = l->n_params > 1 ? l->params[1].tensor : NULL;
-    return gri_apply1(l->head.ctx, op, 3, GRI_TENSORS(x, l->params[0].tensor, bias), attrs, out);
+    return gr_apply(l->head.ctx, op, 3, GRI_TENSORS(x, l->params[0].tensor, bias), attrs, out);
 }
 
 /* ---- what they say of themselves: "3→16, 3×3, stride 2, no bias" ---- */

@@ -209,13 +209,13 @@ static gr_status prod_backward_shape(gri_call *c) {
 /* *out = columns from .. from + n - 1 of t. */
 static gr_status prod_columns(gr_ctx *ctx, gr_tensor *t, int64_t from, int64_t n, gr_tensor **out) {
     gri_narrow_attrs a = {.dim = 1, .start = from, .length = n};
-    return gri_apply1(ctx, &gri_op_narrow, 1, &t, &a, out);
+    return gr_apply(ctx, &gri_op_narrow, 1, &t, &a, out);
 }
 
 /* *out = a and b side by side, in the other order if swapped. */
 static gr_status prod_cat(gr_ctx *ctx, gr_tensor *a, gr_tensor *b, bool swapped, gr_tensor **out) {
     const int64_t dim = 1; /* the attributes of cat */
-    return gri_apply1(ctx, &gri_op_cat, 2, swapped ? GRI_TENSORS(b, a) : GRI_TENSORS(a, b), &dim, out);
+    return gr_apply(ctx, &gri_op_cat, 2, swapped ? GRI_TENSORS(b, a) : GRI_TENSORS(a, b), &dim, out);
 }
 
 /* One doubling: each column of *t times the one k before it (after it), the first (last) k as they are. */
