@@ -329,7 +329,8 @@ uint64_t lgr_read_attrs(lua_State *L, lgr_state *st, const gr_info *info, int fi
     uint64_t given = 0;
     gr_attrs_default(info, attrs);
     for (const gr_attr *a = info->attrs; a && a->name; a++) /* new tensors are of the script's default dtype */
-        if (a->kind == GR_ATTR_DTYPE && a->value >= 0) *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
+        if (a->kind == GR_ATTR_DTYPE && a->value >= 0)
+            *(int64_t *)((char *)attrs + a->offset) = gr_default_dtype(st->ctx);
     for (const gr_attr *a = info->attrs; a && a->name && i <= top; a++) {
         if (args_listed(filled, a->name)) continue;
         bool scalar =

@@ -85,7 +85,8 @@ gr_status gri_slot_run_recorded(gri_call *c, gri_slot *s, bool *done) {
     const gr_op *op = c->op;
     gr_tensor *sum;
     *done = false;
-    if (!s->grad || !gri_exclusive(s->grad) || !op->backward || op->view || op->sets_only || c->ctx->anomaly) return GR_OK;
+    if (!s->grad || !gri_exclusive(s->grad) || c->ctx->anomaly) return GR_OK;
+    if (!op->backward || op->view || op->sets_only) return GR_OK;
     if (op->keeps & ~(uint32_t)GRI_KEEP_ALL_IN) return GR_OK;
     GR_TRY(gri_check(c));
     if (!gri_fits(&c->spec[0], s->grad)) return GR_OK;

@@ -15,6 +15,8 @@ gr_status gri_want_index(gri_call *c, int i);
 /* *out (+1) = input i, row-major, every value a position of dimension dim of a tensor of these dims. If one is not,
  * fails and names it, its place, and what there is. */
 gr_status gri_index(gri_call *c, int i, int dim, int rank, const int64_t *dims, gr_tensor **out);
-static inline const int64_t *gri_index_data(const gr_tensor *index) { return (const int64_t *)(const void *)index->data; }
+static inline const int64_t *gri_index_data(const gr_tensor *index) {
+    return (const int64_t *)(const void *)index->data;
+}
 
 #endif

@@ -66,7 +66,8 @@ loader.__index = loader
 local function is_boolean(v) return type(v) == "boolean" end
 
 local OPTIONS = {
-  batch_size = { function(v) return type(v) == "number" and (math.tointeger(v) or 0) >= 1 end, "a whole number above 0" },
+  batch_size = { function(v) return type(v) == "number" and (math.tointeger(v) or 0) >= 1 end,
+                 "a whole number above 0" },
   shuffle = { is_boolean, "true or false" }, drop_last = { is_boolean, "true or false" },
   seed = { function(v) return math.type(v) == "integer" end, "a whole number" },
   transform = { check.callable, "a function(x, y)" },
@@ -107,8 +108,8 @@ function data.loader(set, options)
   check_set(set)
   options = options or {}
   check_options(options)
-  local self = { set = set, batch_size = math.tointeger(options.batch_size or 64), shuffle = options.shuffle or false, transform = options.transform,
-                 drop_last = options.drop_last or false, epoch = 1, step = 0 }
+  local self = { set = set, batch_size = math.tointeger(options.batch_size or 64), shuffle = options.shuffle or false,
+                 drop_last = options.drop_last or false, transform = options.transform, epoch = 1, step = 0 }
   self.seed = options.seed or self.shuffle and gr.rand(1, { dtype = "f64" }):mul(2 ^ 53):to("i64"):item() or 0
   return setmetatable(self, loader)
 end

@@ -142,7 +142,8 @@ function schedule.warmup(after, options)
 end
 
 --- schedule.one_cycle(max, { steps =, pct_start = 0.3, div_factor = 25, final_div_factor = 1e4,
--- anneal = "cos" | "linear", three_phase = false }): from max / div_factor up to max, and down to that through final_div_factor.
+-- anneal = "cos" | "linear", three_phase = false }): from max / div_factor up to max, and down to that through
+-- final_div_factor.
 -- Smith & Topin 2019, "Super-convergence: very fast training of neural networks using large learning rates".
 function schedule.one_cycle(max, options)
   want("one_cycle", "max", max)
@@ -176,8 +177,9 @@ local plateau = {}
 plateau.__index = plateau
 
 --- schedule.plateau(value, { factor = 0.1, patience = 10, threshold = 1e-4, threshold_mode = "rel" | "abs",
--- cooldown = 0, min = 0, eps = 1e-8, mode = "min" | "max" }): times factor when what is reported has not become better (smaller, or
--- larger) by threshold for more than `patience` reports. `p:report(loss)` once an epoch, or whenever it is measured.
+-- cooldown = 0, min = 0, eps = 1e-8, mode = "min" | "max" }): times factor when what is reported has not become better
+-- (smaller, or larger) by threshold for more than `patience` reports. `p:report(loss)` once an epoch, or whenever it is
+-- measured.
 function schedule.plateau(value, options)
   want("plateau", "value", value)
   local o = options_of("plateau", options, { factor = 0.1, patience = 10, threshold = 1e-4, threshold_mode = "rel",

@@ -34,7 +34,9 @@ function views.split(x, sizes, dim)
   local d = dimension("split", x, dim)
   local n, list, at = x.shape[d], {}, 1
   if type(sizes) ~= "table" then
-    if not whole(sizes) or sizes < 1 then fail("split", "the size is %s, expected at least 1, or a list", tostring(sizes)) end
+    if not whole(sizes) or sizes < 1 then
+      fail("split", "the size is %s, expected at least 1, or a list", tostring(sizes))
+    end
     while at <= n do
       list[#list + 1] = x:narrow(d, at, math.min(sizes, n - at + 1))
       at = at + sizes

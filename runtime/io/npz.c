@@ -193,7 +193,8 @@ gr_status gr_npz_write(const gr_dict *d, const char *path) {
     gr_status s = GR_OK;
     w.zip = zipOpen2_64(path, APPEND_STATUS_CREATE, NULL, &calls);
     if (!w.zip) s = gr_fail(ctx, GR_ERR_MEMORY, "%s: out of memory writing it", path);
-    for (int i = 0; i < d->tensors.n && s == GR_OK; i++) s = npz_put(&w, d->tensors.list[i].name, d->tensors.list[i].value);
+    for (int i = 0; i < d->tensors.n && s == GR_OK; i++)
+        s = npz_put(&w, d->tensors.list[i].name, d->tensors.list[i].value);
     if (w.zip && zipClose(w.zip, NULL) != ZIP_OK && s == GR_OK) s = npz_write_failed(&w);
     if (s == GR_OK) return gri_replace_commit(&file);
     gri_replace_drop(&file);
