@@ -82,6 +82,11 @@ static uint32_t optim_states_used(const gr_optim_kind *k, const void *attrs) {
     return k->states ? k->states(attrs) : (1u << optim_state_count(k)) - 1;
 }
 
+gr_status gri_optim_want_betas(gr_ctx *ctx, double beta1, double beta2) {
+    if (beta1 < 1 && beta2 < 1) return GR_OK;
+    return gr_fail(ctx, GR_ERR_ARG, "betas %.17g and %.17g: expected 0 to below 1", beta1, beta2);
+}
+
 /* ---- life ----------------------------------------------------------------------------------------------- */
 
 gr_status gr_optim_new(gr_ctx *ctx, const gr_optim_kind *kind, gr_optim **out) {

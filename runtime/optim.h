@@ -33,6 +33,9 @@ struct gr_optim_kind {
 #endif
 #define GR_OPTIM_KERNEL(name) GRI_EXPORT(gri_optim_kernel, name) extern const gr_optim_kind gri_optim_##name
 
+/* For prepare: fails unless both are below 1, which a range in the schema cannot say. */
+gr_status gri_optim_want_betas(gr_ctx *ctx, double beta1, double beta2);
+
 void gri_optim_free(gr_optim *o);
 gri_hooks **gri_optim_hooks(gr_optim *o);
 const gr_optim_kind *gri_optim_kind(const gr_optim *o);

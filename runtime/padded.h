@@ -16,16 +16,16 @@
 #include "window.h"
 
 typedef struct padded {
-    gri_window w; /* of a padding that may be negative */
-    int64_t planes, rows;    /* in P; output rows of a block, at most */
-    int64_t phases[2];       /* remainders that occur; tap i has the (i % phases)-th */
-    int64_t height, width;   /* of one phase */
-    int64_t plane, floats;   /* elements of one plane, of P */
+    gri_window w;          /* of a padding that may be negative */
+    int64_t planes;        /* in P */
+    int64_t phases[2];     /* remainders that occur; tap i has the (i % phases)-th */
+    int64_t height, width; /* of one phase */
+    int64_t plane, floats; /* elements of one plane, of P */
 } padded;
 
-/* slack: elements behind the last that may be read. */
+/* rows: of outputs in a block, at most. slack: elements behind the last that may be read. */
 static inline padded padded_of(const gri_window *w, int64_t planes, int64_t rows, int64_t slack) {
-    padded p = {.w = *w, .planes = planes, .rows = rows};
+    padded p = {.w = *w, .planes = planes};
     int64_t reach[2];
     for (int i = 0; i < 2; i++) {
         int64_t a = w->stride[i], b = w->dilation[i] % a;

@@ -4,6 +4,11 @@
 
 #include "iter.h"
 
+/* The schema of gri_reduce_attrs. */
+#define GRI_REDUCE_ATTRS                                                                                      \
+    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},                                \
+    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false}
+
 #define GRI_ACC_MAX 32 /* bytes of one accumulator */
 
 /* An accumulator is acc_size bytes, doubles inside; those of n outputs lie one after the other. Elements come

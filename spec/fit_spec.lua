@@ -197,3 +197,36 @@ describe("gr.fit", function()
     shell.run("rm -r %s", dir)
   end)
 end)
+
+describe("the progress line", function()
+  local progress = require "gradrun.progress"
+
+  local function drawn(columns, f)
+    local out = { write = function(self, ...) self[#self + 1] = table.concat { ... } end, flush = function() end }
+    local line = progress.new { epochs = 2, steps = 10, out = out }
+    line.columns = columns
+    f(line)
+    return table.concat(out)
+  end
+
+  it("shows 80 columns as far as the gradient, with an arrow where it was clipped", function()
+    local s = { epoch = 1, step = 10, loss = 0.5, accuracy = 0.75, norm = 2.5, norm_after = 1.0 }
+    local text = drawn(80, function(line) line:step(s, 640) end)
+    assert.matches("epoch 1/2  10/10  loss 0%.5000  accuracy 0%.7500  gradient 2%.5 → 1  ", text)
+    assert.is_true(utf8.len(text:gsub("^\r\27%[K", "")) < 80)
+    s.norm_after = s.norm
+    assert.matches("gradient 2%.5  %d", drawn(80, function(line) line:step(s, 640) end))
+    assert.matches("loss 0%.5000  %ds left", drawn(80, function(line)
+      line:step({ epoch = 1, step = 10, loss = 0.5 }, 640)
+    end))
+  end)
+
+  it("keeps a line of each epoch, and draws no live one where there is no terminal", function()
+    local s = { epoch = 1, step = 10, loss = 0.5, norm = 2.5 }
+    local text = drawn(nil, function(line)
+      line:step(s, 640)
+      line:epoch(s, "test loss 0.4")
+    end)
+    assert.matches("^epoch 1/2  loss 0%.5000  gradient 2%.5  test loss 0%.4  %ds\n$", text)
+  end)
+end)

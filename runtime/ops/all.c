@@ -72,10 +72,7 @@ static gr_status any_forward(gri_call *c) {
 }
 GR_KERNEL(any);
 
-static const gr_attr all_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr all_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 #define ALL_CASES(name, rows, columns, two, none)                                                            \
     static const gr_case name##_cases[] = {                                                                  \

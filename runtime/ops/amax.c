@@ -105,10 +105,7 @@ static gr_status amax_rule(gri_grad *g) {
     return GRI_EMIT(g, 0, mul, ties, share);
 }
 
-static const gr_attr amax_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr amax_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 static const gr_case amax_cases[] = {
     {.in = "2,3", .give = "{{1,5,3},{4,2,6}}", .want = "6"},

@@ -92,10 +92,7 @@ GR_KERNEL(argmax);
 static gr_status argmin_forward(gri_call *c) { return argmax_run(c, &argmin_reduction, &argmin_whole_reduction); }
 GR_KERNEL(argmin);
 
-static const gr_attr argmax_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr argmax_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 static const gr_case argmax_cases[] = {
     {.in = "2,3", .give = "{{1,5,3},{4,2,6}}", .want = "6", .no_grad = true},

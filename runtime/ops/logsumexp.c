@@ -112,10 +112,7 @@ static gr_status logsumexp_rule(gri_grad *g) {
     return GRI_EMIT(g, 0, logsumexp_backward, dy, g->in[0], y);
 }
 
-static const gr_attr logsumexp_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr logsumexp_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 static const gr_case logsumexp_cases[] = {
     {.in = "3", .give = "{0,1,2}", .want = "2.40760596"},

@@ -100,10 +100,7 @@ static gr_status prod_rule(gri_grad *g) {
     return gri_emit(g, 0, &gri_op_permute, 1, &x, &back);
 }
 
-static const gr_attr prod_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr prod_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 static const gr_case prod_cases[] = {
     {.in = "2,3", .give = "{{1,2,3},{4,5,6}}", .want = "720"},

@@ -134,10 +134,7 @@ static gr_status sum_rule(gri_grad *g) {
     return gri_emit_spread(g, g->dy[0], mask);
 }
 
-static const gr_attr sum_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr sum_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 static const gr_case sum_cases[] = {
     {.in = "2,3", .give = "{{1,2,3},{4,5,6}}", .want = "21"},

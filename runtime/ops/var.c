@@ -278,10 +278,7 @@ GR_KERNEL(var_mean);
 
 static gr_status var_mean_rule(gri_grad *g) { return gri_op_mean.backward(g); }
 
-static const gr_attr var_mean_schema[] = {
-    {"dim", GR_ATTR_DIMS, offsetof(gri_reduce_attrs, dim), .required = false},
-    {"keepdim", GR_ATTR_BOOL, offsetof(gri_reduce_attrs, keepdim), .required = false},
-    GR_ATTR_END};
+static const gr_attr var_mean_schema[] = {GRI_REDUCE_ATTRS, GR_ATTR_END};
 
 static const gr_case var_mean_cases[] = {
     {.in = "2,3", .attrs = "dim=1", .give = "{{1,2,3},{4,5,9}}", .want = "{2.5,3.5,6}"},

@@ -33,8 +33,7 @@ static uint32_t adam_used(const void *attrs) { return ((const adam_attrs *)attrs
 
 static gr_status adam_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const adam_attrs *a = attrs;
-    if (a->beta1 == 1 || a->beta2 == 1)
-        return gr_fail(ctx, GR_ERR_ARG, "betas %.17g and %.17g: expected 0 to below 1", a->beta1, a->beta2);
+    GR_TRY(gri_optim_want_betas(ctx, a->beta1, a->beta2));
     c[ADAM_STEP] = a->lr / (1 - pow(a->beta1, (double)t));
     c[ADAM_TAKE] = 1 - a->beta1;
     c[ADAM_BETA2] = a->beta2;

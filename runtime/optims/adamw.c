@@ -33,8 +33,7 @@ static uint32_t adamw_used(const void *attrs) { return ((const adamw_attrs *)att
 
 static gr_status adamw_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const adamw_attrs *a = attrs;
-    if (a->beta1 == 1 || a->beta2 == 1)
-        return gr_fail(ctx, GR_ERR_ARG, "betas %.17g and %.17g: expected 0 to below 1", a->beta1, a->beta2);
+    GR_TRY(gri_optim_want_betas(ctx, a->beta1, a->beta2));
     c[ADAMW_STEP] = a->lr / (1 - pow(a->beta1, (double)t));
     c[ADAMW_TAKE] = 1 - a->beta1;
     c[ADAMW_BETA2] = a->beta2;

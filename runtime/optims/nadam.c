@@ -50,8 +50,7 @@ static double nadam_product(const nadam_attrs *a, int64_t t) {
 
 static gr_status nadam_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const nadam_attrs *a = attrs;
-    if (a->beta1 == 1 || a->beta2 == 1)
-        return gr_fail(ctx, GR_ERR_ARG, "betas %.17g and %.17g: expected 0 to below 1", a->beta1, a->beta2);
+    GR_TRY(gri_optim_want_betas(ctx, a->beta1, a->beta2));
     const double mu = nadam_mu(a, pow(0.96, (double)t * a->momentum_decay));
     const double next = nadam_mu(a, pow(0.96, (double)(t + 1) * a->momentum_decay)), product = nadam_product(a, t);
     c[NADAM_OWN] = a->lr * (1 - mu) / (1 - product);

@@ -34,8 +34,7 @@ static const char *const radam_states[] = {"exp_avg", "exp_avg_sq", NULL};
 
 static gr_status radam_prepare(gr_ctx *ctx, const void *attrs, int64_t t, double *c) {
     const radam_attrs *a = attrs;
-    if (a->beta1 == 1 || a->beta2 == 1)
-        return gr_fail(ctx, GR_ERR_ARG, "betas %.17g and %.17g: expected 0 to below 1", a->beta1, a->beta2);
+    GR_TRY(gri_optim_want_betas(ctx, a->beta1, a->beta2));
     const double power = pow(a->beta2, (double)t), rho = 2 / (1 - a->beta2) - 1;
     const double rho_t = rho - 2 * (double)t * power / (1 - power);
     const bool adapts = rho_t > 5;
