@@ -15,15 +15,15 @@
  * changing places. Otherwise col'[K,L] = Wᵀ dy[o,L] is made and added into an image with margins. Pieces are images
  * and groups, one thread per product: every piece writes its own part of the result.
  *
- * GF/s on one Zen 4 core with 512 bits, f32, y / dx / dW and db, and what PyTorch 2.13 does there (y / dx / dW):
- *   64 images 16→16, 3x3, 32x32      98  98  81      71  31  36
- *   64 images 32→32, 3x3, 16x16     101 101  90     112 110  88
- *   64 images 64→64, 3x3, 8x8       104 103  92     117 109 101
- *   64 images 16→32, 3x3 by 2        82  67  70      85  20  76
- *   64 images 32→64, 3x3, 14x14      93  84  94     108 104  96
- *   16 images 64→64, 3x3, 56x56     101 101  99     106  82  70
- *   16 images 64→64, 1x1, 56x56      86  88  83      17  20  22
- *   16 images, 32 groups of 1, 56x56 24  24  18      21  16  16
+ * GF/s on one Zen 4 core with 512 bits, f32, y / dx / dW and db, and what PyTorch 2.13 does there:
+ *   64 images 16→16, 3x3, 32x32     102 105  93      75  69  65
+ *   64 images 32→32, 3x3, 16x16     101 103  97     114 115 103
+ *   64 images 64→64, 3x3, 8x8       103 105  93     131 130 109
+ *   64 images 16→32, 3x3 by 2        84  64  82      98  16  85
+ *   64 images 32→64, 3x3, 14x14      92  85  92     115 116  98
+ *   16 images 64→64, 3x3, 56x56     100 102  97      77  77  71
+ *   16 images 64→64, 1x1, 56x56      78  91  87      22  22  55
+ *   16 images, 32 groups of 1, 56x56 17  22  18      30  30  29
  * With columns made for each block of rows, as im2col does: 69 59 65 in the first line, 77 77 79 in the second.
  *
  * Winograd's transforms would save half of the multiplications of a 3x3 kernel or more. They are not used: their
